@@ -1,0 +1,232 @@
+//! The heartbeat library: what a Rust program calls to be supervised.
+//!
+//! ```
+//! let heartbeat = multus_ipc::child::Heartbeat::from_env();
+//! // ... set up ...
+//! heartbeat.ready();
+//! for _ in 0..3 {
+//!     // ... one turn of the work loop ...
+//!     heartbeat.beat();
+//! }
+//! ```
+//! Beat from the loop that does the work, not from a thread of its own: a thread that only beats proves nothing.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::MonoNs;
+use crate::heartbeat::{LANES, LaneWriter, PageWriter};
+use crate::map::Mapping;
+use crate::time::duration_ns;
+
+/// The environment variable with the number of the descriptor of the heartbeat page.
+pub const ENV_FD: &str = "MULTUS_HEARTBEAT_FD";
+
+/// This process's heartbeat. Inert (all calls do nothing) in a process that is not supervised.
+///
+/// Lane 0, the one that [`Self::beat`] writes, belongs to the thread that holds this value; it can be moved to another
+/// thread, not shared. Further threads get a [`Lane`] each.
+#[derive(Debug)]
+pub struct Heartbeat {
+    page: Option<Arc<Shared>>,
+    /// One writer per lane: may be sent, not shared.
+    not_sync: PhantomData<Cell<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    map: Mapping,
+    lanes: AtomicUsize,
+}
+
+impl Heartbeat {
+    /// The heartbeat that multusd set up for this process, or an inert one when there is none. A page that is there
+    /// but cannot be used is reported on standard error; multusd will then find the child silent.
+    pub fn from_env() -> Self {
+        Self::try_from_env().unwrap_or_else(|error| {
+            eprintln!("multus heartbeat: {error}; this process cannot beat");
+            Self::inert()
+        })
+    }
+
+    /// As [`Self::from_env`], for those who want to decide for themselves.
+    ///
+    /// # Errors
+    /// `MULTUS_HEARTBEAT_FD` is set, but is no heartbeat page of this release.
+    pub fn try_from_env() -> io::Result<Self> {
+        let Some(value) = std::env::var_os(ENV_FD) else { return Ok(Self::inert()) };
+        let fd = value.to_str().and_then(|text| text.parse::<RawFd>().ok()).filter(|fd| *fd > 2).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{ENV_FD} is {value:?}, not a descriptor"))
+        })?;
+        // SAFETY: fcntl and dup touch no memory. The descriptor is duplicated, not taken, so that a number that
+        // belongs to somebody else in this process cannot be closed from here; CLOEXEC keeps the page from programs
+        // that this one starts, who must not beat in its name.
+        let own = unsafe {
+            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3)
+        };
+        if own < 0 {
+            let error = io::Error::last_os_error();
+            return Err(io::Error::new(error.kind(), format!("{ENV_FD}={fd}: {error}")));
+        }
+        // SAFETY: the kernel just made this descriptor for us.
+        let own = unsafe { OwnedFd::from_raw_fd(own) };
+        Self::from_fd(own)
+    }
+
+    /// A heartbeat on a page that was received as a descriptor.
+    ///
+    /// # Errors
+    /// It is no heartbeat page of this release.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let map = Mapping::writable(fd.as_fd())?;
+        PageWriter::new(map.words()).map_err(|refused| io::Error::new(io::ErrorKind::InvalidData, refused))?;
+        Ok(Self { page: Some(Arc::new(Shared { map, lanes: AtomicUsize::new(1) })), not_sync: PhantomData })
+    }
+
+    /// A heartbeat that does nothing.
+    pub const fn inert() -> Self {
+        Self { page: None, not_sync: PhantomData }
+    }
+
+    /// Whether somebody watches these beats.
+    pub fn is_supervised(&self) -> bool {
+        self.page.is_some()
+    }
+
+    /// The configured deadline; `None` when not supervised or without one.
+    pub fn deadline(&self) -> Option<Duration> {
+        let ns = self.page.as_ref()?.writer().deadline_ns();
+        Some(Duration::from_nanos(ns)).filter(|d| !d.is_zero())
+    }
+
+    /// One beat: "my work loop has come round again".
+    ///
+    /// # Real time
+    /// Wait-free, no allocation, no system call; one clock reading and a few stores (`scripts/bench` says how long).
+    #[inline]
+    pub fn beat(&self) {
+        if let Some(page) = &self.page {
+            page.lane(0).beat_at(MonoNs::now());
+        }
+    }
+
+    /// Says that set-up is done: from now on the deadline counts, and outputs are released. Includes a beat.
+    pub fn ready(&self) {
+        self.beat();
+        if let Some(page) = &self.page {
+            page.writer().ready();
+        }
+    }
+
+    /// Opens a further lane: one more thread under supervision, from now on, with its own deadline (`None`: that of
+    /// the child). The name, at most 32 bytes, is what a fault will say.
+    ///
+    /// # Errors
+    /// `OutOfMemory` when all 16 lanes of the page are taken.
+    pub fn lane(&self, name: &str, deadline: Option<Duration>) -> io::Result<Lane> {
+        let Some(page) = &self.page else { return Ok(Lane { page: None, lane: 0, not_sync: PhantomData }) };
+        let lane = page.lanes.load(Ordering::Relaxed);
+        if lane >= LANES {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, format!("all {LANES} lanes are taken")));
+        }
+        page.lanes.store(lane + 1, Ordering::Relaxed);
+        page.writer().open_lane(lane, name, deadline.map_or(0, duration_ns), MonoNs::now());
+        Ok(Lane { page: Some(Arc::clone(page)), lane, not_sync: PhantomData })
+    }
+}
+
+impl Shared {
+    fn writer(&self) -> PageWriter<'_> {
+        PageWriter::trusted(self.map.words())
+    }
+
+    #[inline]
+    fn lane(&self, lane: usize) -> LaneWriter<'_> {
+        self.writer().lane(lane)
+    }
+}
+
+/// The heartbeat of one further thread. Dropping it takes the thread out of supervision in good order.
+#[derive(Debug)]
+pub struct Lane {
+    page: Option<Arc<Shared>>,
+    lane: usize,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+impl Lane {
+    /// One beat of this thread.
+    ///
+    /// # Real time
+    /// As [`Heartbeat::beat`].
+    #[inline]
+    pub fn beat(&self) {
+        if let Some(page) = &self.page {
+            page.lane(self.lane).beat_at(MonoNs::now());
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if let Some(page) = &self.page {
+            page.lane(self.lane).leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heartbeat::{self, Reader};
+    use crate::map;
+
+    fn page() -> OwnedFd {
+        let fd = map::memfd(c"heartbeat", heartbeat::WORDS).unwrap();
+        let map = Mapping::writable(fd.as_fd()).unwrap();
+        for (word, value) in map.words().iter().zip(heartbeat::header(1, 50_000_000)) {
+            word.store(value, Ordering::Relaxed);
+        }
+        fd
+    }
+
+    #[test]
+    fn an_inert_heartbeat_is_harmless() {
+        let heartbeat = Heartbeat::inert();
+        heartbeat.beat();
+        heartbeat.ready();
+        heartbeat.lane("x", None).unwrap().beat();
+        assert!(!heartbeat.is_supervised());
+        assert_eq!(heartbeat.deadline(), None);
+    }
+
+    #[test]
+    fn beats_of_several_threads_arrive_in_their_lanes() {
+        let fd = page();
+        let map = Mapping::read_only(fd.as_fd()).unwrap();
+        let reader = Reader::new(map.words());
+        let heartbeat = Heartbeat::from_fd(fd).unwrap();
+        assert_eq!(heartbeat.deadline(), Some(Duration::from_millis(50)));
+        let lane = heartbeat.lane("poller", Some(Duration::from_millis(5))).unwrap();
+        std::thread::spawn(move || (0..10).for_each(|_| lane.beat())).join().unwrap();
+        heartbeat.ready();
+        assert_eq!(reader.look(0).sequence, 1);
+        assert_eq!(reader.look(1).sequence, 11);
+        assert!(reader.is_ready() && reader.has_left(1));
+        let _rest: Vec<Lane> = (2..LANES).map(|_| heartbeat.lane("more", None).unwrap()).collect();
+        assert!(heartbeat.lane("one too many", None).is_err());
+    }
+
+    #[test]
+    fn a_page_of_something_else_is_refused() {
+        let fd = map::memfd(c"other", heartbeat::WORDS).unwrap();
+        assert_eq!(Heartbeat::from_fd(fd).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

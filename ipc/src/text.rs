@@ -1,0 +1,67 @@
+//! Short texts of a fixed size inside pages: UTF-8, padded with zero bytes, cut at a character boundary.
+
+/// A text of at most `8 * WORDS` bytes, as it lies in a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Text<const WORDS: usize>([u64; WORDS]);
+
+/// A child instance's name: at most 48 bytes.
+pub type Name = Text<6>;
+
+impl<const WORDS: usize> Text<WORDS> {
+    /// The empty text.
+    pub const EMPTY: Self = Self([0; WORDS]);
+
+    /// Takes `text`, cut to `8 * WORDS` bytes at a character boundary.
+    pub fn new(text: &str) -> Self {
+        let mut end = text.len().min(8 * WORDS);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut words = [0u64; WORDS];
+        for (i, byte) in text.as_bytes()[..end].iter().enumerate() {
+            words[i / 8] |= u64::from(*byte) << (8 * (i % 8));
+        }
+        Self(words)
+    }
+
+    /// The words as they lie in the page.
+    pub fn words(&self) -> &[u64; WORDS] {
+        &self.0
+    }
+
+    /// A text from the words of a page. Anything is accepted; what is no UTF-8 shows as U+FFFD.
+    pub fn from_words(words: [u64; WORDS]) -> Self {
+        Self(words)
+    }
+
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|w| *w == 0)
+    }
+}
+
+impl<const WORDS: usize> core::fmt::Display for Text<WORDS> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let bytes: Vec<u8> = self.0.iter().flat_map(|w| w.to_le_bytes()).take_while(|b| *b != 0).collect();
+        f.pad(&String::from_utf8_lossy(&bytes))
+    }
+}
+
+impl<const WORDS: usize> core::fmt::Debug for Text<WORDS> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_come_back_and_are_cut_between_characters() {
+        assert_eq!(Name::new("modbus").to_string(), "modbus");
+        assert_eq!(Text::<1>::new("1234567ä").to_string(), "1234567");
+        assert!(Name::new("").is_empty());
+        assert_eq!(Text::<1>::from_words([0x00ff_ff61]).to_string(), "a\u{fffd}\u{fffd}");
+    }
+}
