@@ -234,8 +234,8 @@ pub struct DaemonRecord {
     pub wakeups: u64,
     /// How late the loop woke for a deadline: median, 99th percentile, maximum; ns.
     pub lateness_ns: [u64; 3],
-    /// Wake-ups so late that the lateness was granted to the children.
-    pub grants: u64,
+    /// Page faults of the watch thread since it was armed: 0, unless memory could not be locked.
+    pub page_faults: u64,
     /// Events so far; the next has this number.
     pub next_event: u64,
     /// Events that could not be handed to a helper because its queue was full.
@@ -248,7 +248,7 @@ pub struct DaemonRecord {
 
 impl DaemonRecord {
     /// The data words: 0 started, 1 priority | locked | too hot | stopping (a byte each), 2 temperature, 3 wake-ups,
-    /// 4..7 lateness, 7 grants, 8 next event, 9 queue overflows, 10 stuck helpers, 11 updated, the rest reserved.
+    /// 4..7 lateness, 7 page faults, 8 next event, 9 queue overflows, 10 stuck helpers, 11 updated, the rest reserved.
     pub fn to_words(self) -> [u64; RECORD] {
         let mut w = [0; RECORD];
         w[0] = self.started_mono;
@@ -259,7 +259,7 @@ impl DaemonRecord {
         w[2] = self.temperature;
         w[3] = self.wakeups;
         w[4..7].copy_from_slice(&self.lateness_ns);
-        w[7] = self.grants;
+        w[7] = self.page_faults;
         w[8] = self.next_event;
         w[9] = self.queue_overflows;
         w[10] = self.stuck_helpers;
@@ -278,7 +278,7 @@ impl DaemonRecord {
             temperature: w[2],
             wakeups: w[3],
             lateness_ns: part(w, 4),
-            grants: w[7],
+            page_faults: w[7],
             next_event: w[8],
             queue_overflows: w[9],
             stuck_helpers: w[10],

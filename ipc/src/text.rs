@@ -40,6 +40,12 @@ impl<const WORDS: usize> Text<WORDS> {
     }
 }
 
+impl<const WORDS: usize> Default for Text<WORDS> {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
 impl<const WORDS: usize> core::fmt::Display for Text<WORDS> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let bytes: Vec<u8> = self.0.iter().flat_map(|w| w.to_le_bytes()).take_while(|b| *b != 0).collect();

@@ -143,6 +143,8 @@ words! {
         Removed = 28 "removed",
         /// Processes that outlived their child were killed.
         LeftoversKilled = 29 "leftovers-killed",
+        /// The last process of a child is gone; what it used.
+        Reaped = 30 "reaped",
     }
 }
 

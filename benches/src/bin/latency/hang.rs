@@ -1,0 +1,278 @@
+//! A child stops beating: how late that is detected, and how long each step back to work takes.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use multus_bench::board::{Life, Order, Slot};
+use multus_bench::random::Random;
+use multus_contract::api::event::Event;
+use multus_ipc::words::{EventKind, FaultKind};
+
+use crate::floor;
+use crate::kernel;
+use crate::load::Condition;
+use crate::report::Report;
+use crate::stats::{Series, ns_between};
+use crate::world::{BLOCK, Failure, Setup, Spec, World};
+
+const DEADLINE_US: u64 = 20_000;
+const EVERY_US: u64 = 5_000;
+const FAST_DEADLINE_US: u64 = 1_000;
+const FAST_EVERY_US: u64 = 200;
+/// Children whose beats are watched closely beat at this priority, so that only the daemon is measured.
+pub(crate) const WRITER_PRIORITY: u8 = 10;
+const FLOOR: &str = "floor: timerfd wakes a SCHED_FIFO thread";
+
+/// Hangs at a deadline of 20 ms, in turns with the timer's floor.
+pub(crate) fn measure(
+    setup: &Setup,
+    condition: Condition,
+    repetitions: u64,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let section = format!("{}: a child hangs (deadline {} ms)", condition.as_str(), DEADLINE_US / 1000);
+    let mut world = World::start(setup, &[spec(setup, EVERY_US, DEADLINE_US)], 1)?;
+    let mut random = Random::new(1);
+    let mut hangs = Hangs::default();
+    // The first time is for the caches, here and in the daemon.
+    hangs.add(&mut world, 2, &mut random)?;
+    hangs = Hangs::default();
+    let before = kernel::threads(world.pid())?;
+    let mut floor = Series::default();
+    for block in blocks(repetitions) {
+        hangs.add(&mut world, block, &mut random)?;
+        floor.extend(floor::timer(block, &mut random)?);
+    }
+    let after = kernel::threads(world.pid())?;
+
+    let word = condition.as_str();
+    let figures = (hangs.overshoot.summary(), floor.summary());
+    if let (Some(overshoot), Some(floor)) = figures {
+        match condition {
+            Condition::Quiet => {
+                let text = crate::report::duration(overshoot.p50);
+                report.figure(overshoot.p50 <= 100_000.0, "overshoot, quiet: median", "<= 100 us", text);
+                report.ratio("overshoot, quiet: p99", 3.0, overshoot.p99, floor.p99);
+            }
+            Condition::Loaded => {
+                report.ratio("overshoot, loaded: p50", 2.0, overshoot.p50, floor.p50);
+                report.ratio("overshoot, loaded: p99", 2.0, overshoot.p99, floor.p99);
+                report.ratio("overshoot, loaded: p99.9", 2.0, overshoot.p999, floor.p999);
+            }
+        }
+        let early = overshoot.min < 0.0 || hangs.unordered > 0;
+        let text = format!(
+            "earliest {} after the deadline, {} faults without a cause",
+            crate::report::duration(overshoot.min),
+            hangs.unordered
+        );
+        report.figure(!early, &format!("never early, {word}"), "0", text);
+    }
+    if let (Some(before), Some(after)) =
+        (before.first(), after.iter().find(|t| Some(t.id) == before.first().map(|b| b.id)))
+    {
+        let page_faults = after.page_faults.saturating_sub(before.page_faults);
+        report.figure(
+            page_faults == 0,
+            &format!("page faults of the watch loop, {word}"),
+            "0",
+            format!("{page_faults} in {} faults (thread {})", hangs.overshoot.values().len(), after.name),
+        );
+    }
+    report.value(&format!("{word}: late wake-ups of the watch loop in the hang run"), hangs.late_wakeups as f64);
+    for (what, series) in [
+        ("overshoot: detected - (last beat + deadline)", hangs.overshoot),
+        ("safe state: outputs forced - detected", hangs.safe),
+        ("kill: killed - detected (with evidence)", hangs.kill),
+        ("reap: last process gone - killed", hangs.reap),
+        ("spawn: next process made - reaped", hangs.spawn),
+        ("ready: ready - made", hangs.ready),
+        ("recovery: ready - detected", hangs.recovery),
+    ] {
+        let against = what.starts_with("overshoot").then_some(FLOOR);
+        report.times(&section, what, series, against);
+    }
+    report.times(&section, FLOOR, floor, None);
+    Ok(())
+}
+
+/// Hangs at the shortest deadline, 1 ms.
+pub(crate) fn measure_fast(
+    setup: &Setup,
+    condition: Condition,
+    repetitions: u64,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let word = condition.as_str();
+    let what = format!("1 ms deadline, {word}: hangs detected, none else");
+    if !setup.realtime {
+        report.skipped(&what, "all, 0", "the writer needs the right to real-time priority");
+        return Ok(());
+    }
+    let section = format!("{word}: a child hangs (deadline 1 ms, beats every 0.2 ms)");
+    let mut world = World::start(setup, &[spec(setup, FAST_EVERY_US, FAST_DEADLINE_US)], 1)?;
+    let mut random = Random::new(2);
+    let mut hangs = Hangs::default();
+    let mut floor = Series::default();
+    for block in blocks(repetitions) {
+        hangs.add(&mut world, block, &mut random)?;
+        floor.extend(floor::timer(block, &mut random)?);
+    }
+    let detected = hangs.overshoot.values().len();
+    let text = format!("{detected} of {repetitions}, {} without a cause", hangs.unordered);
+    let all = detected as u64 == repetitions && hangs.unordered == 0;
+    report.figure(all, &what, "all, 0", text);
+    report.times(&section, "overshoot", hangs.overshoot, Some(FLOOR));
+    report.times(&section, FLOOR, floor, None);
+    Ok(())
+}
+
+/// Sizes of the turns that measurement and floor take.
+pub(crate) fn blocks(repetitions: u64) -> impl Iterator<Item = u64> {
+    (0..repetitions.div_ceil(BLOCK)).map(move |i| BLOCK.min(repetitions - i * BLOCK))
+}
+
+fn spec(setup: &Setup, every_us: u64, deadline_us: u64) -> Spec {
+    let fifo = setup.realtime.then_some(WRITER_PRIORITY);
+    Spec { name: CHILD.to_owned(), slot: 0, instances: 1, every_us, deadline_us, fifo }
+}
+
+const CHILD: &str = "hanger";
+
+/// What the events say about hangs that were ordered, and about others.
+#[derive(Debug, Default)]
+struct Hangs {
+    overshoot: Series,
+    safe: Series,
+    kill: Series,
+    reap: Series,
+    spawn: Series,
+    ready: Series,
+    recovery: Series,
+    /// Faults that nobody ordered: beats were in time.
+    unordered: u64,
+    late_wakeups: u64,
+}
+
+impl Hangs {
+    /// Orders `number` hangs and takes in what the daemon made of them.
+    fn add(&mut self, world: &mut World, number: u64, random: &mut Random) -> Result<(), Failure> {
+        let mut lives = Vec::new();
+        let mut attempts = 0;
+        while (lives.len() as u64) < number {
+            attempts += 1;
+            if attempts > 3 * number {
+                return Err(world.complain("the child fails by itself again and again"));
+            }
+            let life = hang_once(world)?;
+            if life.end != 0 {
+                lives.push(life);
+            }
+            sleep(Duration::from_millis(30 + random.below(20)));
+        }
+        let limit = Instant::now() + Duration::from_secs(10);
+        let mut recovered = 0;
+        while recovered < lives.len() {
+            for event in world.events()? {
+                recovered += usize::from(self.take(&event, &lives));
+            }
+            world.check()?;
+            if Instant::now() > limit {
+                return Err(world.complain(&format!("{recovered} of {} hangs ended in recovery", lives.len())));
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// True for the recovery from a hang that was ordered.
+    fn take(&mut self, event: &Event, lives: &[Life]) -> bool {
+        let of_last_beat = |beat: u64| lives.iter().any(|l| (l.before_beat..=l.after_beat).contains(&beat));
+        let ordered = event.last_beat_ns.is_some_and(of_last_beat) && event.fault_kind() == Some(FaultKind::Hang);
+        match event.event_kind() {
+            Some(EventKind::LateWakeup) => self.late_wakeups += 1,
+            Some(EventKind::Fault) if !ordered => {
+                eprintln!("latency: a fault without a cause: {}", event.detail.replace('\n', "; "));
+                self.unordered += 1;
+            }
+            Some(EventKind::Recovered) if ordered => {
+                self.take_times(event);
+                return true;
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn take_times(&mut self, event: &Event) {
+        for (series, start, end) in [
+            (&mut self.overshoot, event.deadline_ns, event.detected_ns),
+            (&mut self.safe, event.detected_ns, event.safe_ns),
+            (&mut self.kill, event.detected_ns, event.killed_ns),
+            (&mut self.reap, event.killed_ns, event.reaped_ns),
+            (&mut self.spawn, event.reaped_ns, event.spawned_ns),
+            (&mut self.ready, event.spawned_ns, event.ready_ns),
+            (&mut self.recovery, event.detected_ns, event.ready_ns),
+        ] {
+            if let (Some(start), Some(end)) = (start, end) {
+                series.push(ns_between(start, end));
+            }
+        }
+    }
+}
+
+/// Orders the life that is there to hang, and waits for the next. What the old one noted.
+fn hang_once(world: &mut World) -> Result<Life, Failure> {
+    let slot = world.board.slot(0).ok_or("a board without slots")?;
+    let life = slot.lives();
+    slot.give(Order::Hang);
+    if !wait_for_next(slot, life) {
+        world.check()?;
+        return Err(world.complain("the hung child was not restarted within 20 s"));
+    }
+    Ok(world.board.slot(0).ok_or("a board without slots")?.life(life))
+}
+
+/// Whether a later life than `life` beats within 20 s.
+pub(crate) fn wait_for_next(slot: Slot<'_>, life: u64) -> bool {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while slot.last_beaten() <= life || slot.last_beaten() < slot.lives() {
+        if Instant::now() > limit {
+            return false;
+        }
+        sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_add_up() {
+        assert_eq!(blocks(45).collect::<Vec<_>>(), [20, 20, 5]);
+        assert_eq!(blocks(20).collect::<Vec<_>>(), [20]);
+    }
+
+    #[test]
+    fn only_ordered_hangs_count_and_others_are_told_apart() {
+        let lives = [Life { birth: 1, end: 60, before_beat: 50, after_beat: 52 }];
+        let event = |kind: EventKind, last_beat| Event {
+            kind: kind.as_str().to_owned(),
+            fault: Some("hang".to_owned()),
+            last_beat_ns: Some(last_beat),
+            deadline_ns: Some(100),
+            detected_ns: Some(130),
+            safe_ns: Some(131),
+            killed_ns: Some(150),
+            ..Event::default()
+        };
+        let mut hangs = Hangs::default();
+        assert!(!hangs.take(&event(EventKind::Fault, 51), &lives));
+        assert!(hangs.take(&event(EventKind::Recovered, 51), &lives));
+        assert!(!hangs.take(&event(EventKind::Fault, 40), &lives));
+        assert_eq!((hangs.overshoot.values(), hangs.kill.values()), (&[30.0][..], &[20.0][..]));
+        assert_eq!((hangs.ready.values().len(), hangs.unordered), (0, 1));
+    }
+}

@@ -1,0 +1,7 @@
+//! What the daemon tells and takes: Status JSON, Event JSON, the messages of `control.sock`, exit codes, written times.
+
+pub mod command;
+pub mod event;
+pub mod exit;
+pub mod status;
+pub mod time;

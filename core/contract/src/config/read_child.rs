@@ -1,0 +1,343 @@
+//! From the text of a child's file to a [`ChildConfig`], with every finding on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::child::*;
+use super::source::{Field, Outcome, Section, Source};
+use super::units::{quote, signal_name, signal_names, signal_number};
+
+/// Reads the file of one child; `None` when there is no syntax tree or anything in it is an error.
+pub(crate) fn read(
+    name: &str,
+    text: &str,
+    file: &Path,
+    shown: &Path,
+    defaults: &Defaults,
+) -> (Option<ChildConfig>, Outcome) {
+    let source = Source::new(Some(name), shown, text);
+    let child = source.document().map(|document| {
+        let root = Section::root(&source, &document);
+        let child = read_root(name, file, &root, defaults);
+        root.finish();
+        child
+    });
+    let outcome = source.finish();
+    (child.filter(|_| !outcome.has_errors()), outcome)
+}
+
+fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -> ChildConfig {
+    let instances = root.integer("instances", 1..=i64::from(MOST_INSTANCES), 1);
+    let command = root.field("command");
+    if command.is_none() {
+        root.error("command", "missing, expected a program and its arguments such as [\"multus-modbus\"]");
+    }
+    let child = ChildConfig {
+        name: name.to_owned(),
+        file: file.to_path_buf(),
+        description: root.text("description").unwrap_or_default(),
+        command: command.and_then(|field| field.command()).unwrap_or_default(),
+        enabled: root.boolean("enabled", true),
+        instances,
+        user: root.text("user"),
+        group: root.text("group"),
+        groups: root.field("groups").map_or_else(Vec::new, |field| list(&field, |f| f.line(64))),
+        working_dir: root.field("working_dir").and_then(|field| absolute_path(&field)),
+        environment: root.field("environment").map_or_else(BTreeMap::new, |field| environment(&field)),
+        umask: root.field("umask").and_then(|field| field.octal(0o777)),
+        no_new_privileges: root.boolean("no_new_privileges", true),
+        after: root.field("after").map_or_else(Vec::new, |field| after(&field, name)),
+        heartbeat: heartbeat(root.section("heartbeat"), defaults.heartbeat),
+        restart: restart(root.section("restart"), &defaults.restart, defaults.degraded_after).0,
+        stop: stop(root.section("stop"), defaults.stop),
+        safe_state: safe_state(root.section("safe_state")),
+        schedule: schedule(root.section("schedule")),
+        limits: limits(root.section("limits")),
+        check: check(root.section("check")),
+        hooks: hooks(root.section("hooks")),
+        log: log(root.section("log"), defaults.log),
+    };
+    let longest = child.instance_name(instances.saturating_sub(1));
+    if let Some(fault) = name_fault(name).or_else(|| name_fault(&longest)) {
+        root.error("", fault);
+    }
+    child
+}
+
+pub(crate) fn heartbeat(section: Section<'_>, default: HeartbeatConfig) -> HeartbeatConfig {
+    let method = section.field("method").and_then(|field| method(&field)).unwrap_or(default.method);
+    let deadline = section.duration("deadline", MS..=DAY, default.deadline);
+    let startup = section.duration("startup", MS..=DAY, default.startup);
+    let pace = section.field("min_interval");
+    let min_interval = pace.as_ref().map_or(default.min_interval, |field| {
+        field.duration(Duration::ZERO..=DAY).filter(|interval| !interval.is_zero())
+    });
+    if let (Some(field), Some(interval)) = (&pace, min_interval)
+        && interval >= deadline
+    {
+        field.error("not shorter than the deadline: every beat would be too fast or too late");
+    }
+    section.finish();
+    HeartbeatConfig { method, deadline, startup, min_interval }
+}
+
+fn method(field: &Field<'_>) -> Option<Method> {
+    /// `None`: a word that is taken for what a later version will do.
+    const WORDS: [(&str, Option<Method>); 5] = [
+        ("shared-memory", Some(Method::SharedMemory)),
+        ("none", Some(Method::None)),
+        ("notify", None),
+        ("control-port", None),
+        ("file", None),
+    ];
+    let method = field.word(&WORDS)?;
+    if method.is_none() {
+        field.error("this method is not in this version yet, expected \"shared-memory\" or \"none\"");
+    }
+    method
+}
+
+pub(crate) fn restart(
+    section: Section<'_>,
+    default: &RestartConfig,
+    default_degraded: Option<u16>,
+) -> (RestartConfig, Option<u16>) {
+    let delays = section.field("delays").and_then(|field| delays(&field)).unwrap_or_else(|| default.delays.clone());
+    let forget_after = section.duration("forget_after", Duration::from_secs(1)..=YEAR, default.forget_after);
+    let written = section.field("degraded_after").and_then(|field| field.integer(1..=1000)).or(default_degraded);
+    // At most 16 delays were accepted above.
+    let degraded_after = written.unwrap_or_else(|| u16::try_from(delays.len()).unwrap_or(u16::MAX));
+    let second = Duration::ZERO..=Duration::from_secs(1);
+    let evidence_budget = section.duration("evidence_budget", second, default.evidence_budget);
+    section.finish();
+    (RestartConfig { delays, forget_after, degraded_after, evidence_budget }, written)
+}
+
+fn delays(field: &Field<'_>) -> Option<Vec<Duration>> {
+    let elements = field.elements()?;
+    if elements.is_empty() || elements.len() > MOST_DELAYS {
+        field.error(format!("{} delays, expected 1 to {MOST_DELAYS}; the last one repeats for ever", elements.len()));
+        return None;
+    }
+    Some(elements.iter().filter_map(|element| element.duration(Duration::ZERO..=DAY)).collect())
+}
+
+pub(crate) fn stop(section: Section<'_>, default: StopConfig) -> StopConfig {
+    let signal = section.field("signal").and_then(|field| signal(&field)).unwrap_or(default.signal);
+    let timeout = section.duration("timeout", Duration::ZERO..=HOUR, default.timeout);
+    section.finish();
+    StopConfig { signal, timeout }
+}
+
+fn signal(field: &Field<'_>) -> Option<i32> {
+    let word = field.text()?;
+    let number = signal_number(&word);
+    if number.is_none() {
+        let examples = [15, 2, 1].into_iter().filter_map(signal_name).collect::<Vec<_>>().join(", ");
+        field.unknown_word(&word, &format!("the signals that ask a process to end: {examples}, ..."), signal_names());
+    }
+    number
+}
+
+pub(crate) fn log(section: Section<'_>, default: ChildLogConfig) -> ChildLogConfig {
+    let log = ChildLogConfig {
+        max_size: section.size("max_size", FILE_SIZES, default.max_size),
+        files: section.integer("files", 1..=100, default.files),
+        lines_per_second: section.integer("lines_per_second", 1..=1_000_000, default.lines_per_second),
+    };
+    section.finish();
+    log
+}
+
+fn safe_state(section: Section<'_>) -> SafeStateConfig {
+    let default = SafeStateConfig::default();
+    let outputs = section.field("outputs").and_then(|field| field.entries()).unwrap_or_default();
+    let safe_state = SafeStateConfig {
+        outputs: outputs.into_iter().filter_map(|(name, field)| output(name, &field)).collect(),
+        command: section.command("command"),
+        timeout: section.duration("timeout", MS..=HOUR, default.timeout),
+        while_snoozed: section.word(
+            "while_snoozed",
+            &[("force", SnoozeOutputs::Force), ("keep", SnoozeOutputs::Keep)],
+            default.while_snoozed,
+        ),
+    };
+    section.finish();
+    safe_state
+}
+
+fn output(name: String, field: &Field<'_>) -> Option<(String, OutputValue)> {
+    if let Some(fault) = name_fault(&name) {
+        field.error(fault);
+        return None;
+    }
+    Some((name, OutputValue(field.output()?)))
+}
+
+fn schedule(section: Section<'_>) -> ScheduleConfig {
+    let words = [Policy::Other, Policy::Batch, Policy::Idle, Policy::Fifo, Policy::RoundRobin].map(|p| (p.as_str(), p));
+    let policy = section.word("policy", &words, Policy::Other);
+    let written = section.field("priority");
+    let priority = written.as_ref().and_then(|field| field.integer(1..=97));
+    if let (Some(field), false) = (&written, policy.is_realtime()) {
+        field.error(format!(
+            "only the policies \"fifo\" and \"rr\" have a priority, this one is {}",
+            quote(policy.as_str())
+        ));
+    }
+    let nice = section.field("nice");
+    let schedule = ScheduleConfig {
+        policy,
+        priority: priority.unwrap_or(u8::from(policy.is_realtime())),
+        nice: nice.as_ref().and_then(|field| field.integer(-20..=19)).unwrap_or(0),
+        cpus: section.field("cpus").map_or_else(Vec::new, |field| cpus(&field)),
+    };
+    if let (Some(field), true) = (nice, policy.is_realtime()) {
+        field.warn("has no effect with a real-time policy");
+    }
+    section.finish();
+    schedule
+}
+
+/// A list of processor numbers, each once.
+pub(crate) fn cpus(field: &Field<'_>) -> Vec<u16> {
+    let mut seen = BTreeSet::new();
+    let cpus = list(field, |element| {
+        let cpu = element.integer::<u16>(0..=1023)?;
+        if !seen.insert(cpu) {
+            element.error(format!("processor {cpu} is in the list twice"));
+        }
+        Some(cpu)
+    });
+    if cpus.is_empty() && field.elements().is_some_and(|elements| elements.is_empty()) {
+        field.error("an empty list, expected processor numbers such as [0, 1]; leave the key out for all");
+    }
+    cpus
+}
+
+fn limits(section: Section<'_>) -> LimitsConfig {
+    let count = |key, from| section.field(key).and_then(|field| field.integer(from..=1_000_000_000));
+    let limits = LimitsConfig {
+        memory: section.field("memory").and_then(|field| field.size(1 << 20..=1 << 50)),
+        open_files: count("open_files", 4),
+        processes: count("processes", 1),
+        core: section.field("core").and_then(|field| field.size(0..=1 << 50)),
+    };
+    section.finish();
+    limits
+}
+
+fn check(section: Section<'_>) -> Option<CheckConfig> {
+    let command = required_command(&section);
+    let check = CheckConfig {
+        command: command.unwrap_or_default(),
+        interval: section.duration("interval", Duration::from_millis(100)..=DAY, Duration::from_secs(60)),
+        timeout: section.duration("timeout", MS..=HOUR, Duration::from_secs(10)),
+        failures: section.integer("failures", 1..=1000, 1),
+        start_period: section.duration("start_period", Duration::ZERO..=DAY, Duration::ZERO),
+    };
+    let present = section.is_present();
+    section.finish();
+    present.then_some(check)
+}
+
+fn hooks(section: Section<'_>) -> HooksConfig {
+    let hooks = HooksConfig {
+        after_start: section.command("after_start"),
+        after_stop: section.command("after_stop"),
+        on_daemon_exit: section.command("on_daemon_exit"),
+        periodic: periodic(section.section("periodic")),
+        timeout: section.duration("timeout", MS..=HOUR, HooksConfig::default().timeout),
+    };
+    section.finish();
+    hooks
+}
+
+fn periodic(section: Section<'_>) -> Option<PeriodicConfig> {
+    let command = required_command(&section);
+    let interval = section.field("interval");
+    if section.is_present() && interval.is_none() {
+        section.error("interval", "missing, expected how often the command runs, such as \"1h\"");
+    }
+    let interval = interval.and_then(|field| field.duration(Duration::from_millis(100)..=YEAR));
+    let present = section.is_present();
+    section.finish();
+    present.then(|| PeriodicConfig { command: command.unwrap_or_default(), interval: interval.unwrap_or(HOUR) })
+}
+
+fn required_command(section: &Section<'_>) -> Option<Vec<String>> {
+    let field = section.field("command");
+    if section.is_present() && field.is_none() {
+        section.error("command", "missing, expected a program and its arguments");
+    }
+    field?.command()
+}
+
+fn after(field: &Field<'_>, own_name: &str) -> Vec<After> {
+    let mut seen = BTreeSet::new();
+    let edges = list(field, |element| {
+        let edge = after_edge(element)?;
+        if edge.name == own_name {
+            element.error("a child cannot wait for itself");
+        }
+        if !seen.insert(edge.name.clone()) {
+            element.error(format!("{} is in the list twice", quote(&edge.name)));
+        }
+        Some(edge)
+    });
+    if edges.len() > MOST_AFTER {
+        field.error(format!("{} children, expected at most {MOST_AFTER}", edges.len()));
+    }
+    edges
+}
+
+fn after_edge(element: &Field<'_>) -> Option<After> {
+    let Some(section) = element.as_section() else {
+        return Some(After { name: element.line(LONGEST_NAME)?, on_restart: EdgePolicy::default() });
+    };
+    let name = section.field("name");
+    if name.is_none() {
+        section.error("name", "missing, expected the name of a child");
+    }
+    let words = [("restart", EdgePolicy::Restart), ("wait", EdgePolicy::Wait), ("ignore", EdgePolicy::Ignore)];
+    let on_restart = section.word("on_restart", &words, EdgePolicy::default());
+    section.finish();
+    Some(After { name: name?.line(LONGEST_NAME)?, on_restart })
+}
+
+fn environment(field: &Field<'_>) -> BTreeMap<String, String> {
+    let entry = |(name, value): (String, Field<'_>)| {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            value.error("no name for a variable: it is empty or contains '=' or a zero byte");
+            return None;
+        }
+        if name.starts_with("MULTUS_") {
+            value.error("names that start with MULTUS_ are set by multusd itself");
+            return None;
+        }
+        Some((name, value.text()?))
+    };
+    field.entries().unwrap_or_default().into_iter().filter_map(entry).collect()
+}
+
+pub(crate) fn absolute_path(field: &Field<'_>) -> Option<PathBuf> {
+    let path = PathBuf::from(field.line(4095)?);
+    if !path.is_absolute() {
+        field
+            .error(format!("{} is a relative path, expected one that starts with '/'", quote(&path.to_string_lossy())));
+        return None;
+    }
+    Some(path)
+}
+
+/// The elements of a list that are good; the others have become findings.
+fn list<'a, T>(field: &Field<'a>, read: impl FnMut(&Field<'a>) -> Option<T>) -> Vec<T> {
+    field.elements().unwrap_or_default().iter().filter_map(read).collect()
+}
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const YEAR: Duration = Duration::from_secs(366 * 86_400);
+pub(crate) const FILE_SIZES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;

@@ -1,0 +1,82 @@
+//! The daemon. Everything it does lives in `multusd::daemon`; this reads the command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+use multus_contract::dirs::{DirFlags, Dirs};
+use multusd::daemon::{self, Options};
+use multusd::launcher::spawner;
+
+const HELP: &str = "\
+multusd keeps processes alive and their outputs safe.
+
+Usage: multusd [OPTIONS]
+
+      --check              check the configuration, report everything that is wrong, exit 1 if anything is
+      --config-dir DIR     configuration [MULTUSD_CONFIG_DIR, /etc/multusd]
+      --runtime-dir DIR    control socket, lock [MULTUSD_RUNTIME_DIR, /run/multusd]
+      --log-dir DIR        logs [MULTUSD_LOG_DIR, /var/log/multusd]
+      --state-dir DIR      events, reports of faults [MULTUSD_STATE_DIR, /var/lib/multusd]
+  -v, --verbose            log to standard error as well
+  -h, --help               this text
+  -V, --version            version
+
+It stays in the foreground. SIGTERM stops all children in order, SIGHUP reads the configuration again.
+Exit codes: 0 stopped as asked, 1 could not start or check failed, 2 usage, 70 one of its own threads was stuck.
+";
+
+enum Wanted {
+    Run(Options),
+    Check(PathBuf),
+    Print(String),
+}
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|a| a == spawner::ARGUMENT) {
+        return ExitCode::from(u8::try_from(spawner::run()).unwrap_or(1));
+    }
+    match arguments() {
+        Err(error) => {
+            eprintln!("multusd: {error}; --help tells what there is");
+            ExitCode::from(2)
+        }
+        Ok(Wanted::Print(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Wanted::Check(dir)) => multusd::ctl::check(&dir),
+        Ok(Wanted::Run(options)) => match daemon::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("multusd: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn arguments() -> Result<Wanted, lexopt::Error> {
+    let (mut flags, mut check, mut verbose) = (DirFlags::default(), false, false);
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config-dir") => flags.config = Some(parser.value()?.into()),
+            Long("runtime-dir") => flags.runtime = Some(parser.value()?.into()),
+            Long("log-dir") => flags.logs = Some(parser.value()?.into()),
+            Long("state-dir") => flags.state = Some(parser.value()?.into()),
+            Long("check") => check = true,
+            Short('v') | Long("verbose") => verbose = true,
+            Short('h') | Long("help") => return Ok(Wanted::Print(HELP.into())),
+            Short('V') | Long("version") => {
+                return Ok(Wanted::Print(format!("multusd {}\n", env!("CARGO_PKG_VERSION"))));
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    let dirs = Dirs::resolve(&flags);
+    if check {
+        return Ok(Wanted::Check(dirs.config));
+    }
+    Ok(Wanted::Run(Options { dirs, program: "/proc/self/exe".into(), verbose }))
+}

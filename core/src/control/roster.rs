@@ -1,0 +1,283 @@
+//! Which child instance is in which slot, and what has to be told to whom when the configuration changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use multus_contract::api::command::ReloadReport;
+use multus_contract::config::{self, ChildConfig, Config, Diagnostic, Severity};
+use multus_contract::dirs::Dirs;
+use multus_ipc::text::Name;
+use multus_supervisor::Command;
+
+use crate::launcher::{Group, Hierarchy, SlotSetup, plan};
+use crate::logroom;
+use crate::policy;
+use crate::watch::Ask;
+
+/// Where the consequences go. The real one waits for room in the rings.
+pub(super) trait Outlet {
+    /// To the watch thread.
+    fn ask(&mut self, ask: Ask);
+    /// To the launcher.
+    fn set_up(&mut self, setup: SlotSetup);
+}
+
+/// One child instance.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) slot: usize,
+    pub(super) child: String,
+    number: u16,
+    pipes: Arc<[OwnedFd; 2]>,
+    output: Arc<[OwnedFd; 2]>,
+    groups: Arc<(Group, Group)>,
+    parameters: u64,
+    told: Option<(multus_supervisor::Policy, ChildConfig)>,
+}
+
+/// All child instances.
+#[derive(Debug)]
+pub(super) struct Roster {
+    dirs: Dirs,
+    hierarchy: Hierarchy,
+    log: Arc<logroom::Shared>,
+    pub(super) config: Config,
+    pub(super) instances: BTreeMap<String, Instance>,
+    free: BTreeSet<usize>,
+    leaving: BTreeMap<usize, String>,
+    /// A name came back before its old process was gone: the configuration is applied again then.
+    deferred: bool,
+}
+
+impl Roster {
+    pub(super) fn new(dirs: Dirs, hierarchy: Hierarchy, log: Arc<logroom::Shared>, slots: usize) -> Self {
+        Self {
+            dirs,
+            hierarchy,
+            log,
+            config: Config::default(),
+            instances: BTreeMap::new(),
+            free: (0..slots).collect(),
+            leaving: BTreeMap::new(),
+            deferred: false,
+        }
+    }
+
+    /// Instances that a person means by `name`: one instance, or all of a child.
+    pub(super) fn find(&self, name: &str) -> Vec<(&str, &Instance)> {
+        let named = self.instances.iter().map(|(n, i)| (n.as_str(), i));
+        match self.instances.get_key_value(name) {
+            Some((n, i)) => vec![(n.as_str(), i)],
+            None => named.filter(|(_, i)| i.child == name).collect(),
+        }
+    }
+
+    pub(super) fn child_of(&self, instance: &Instance) -> Option<&ChildConfig> {
+        self.config.children.iter().find(|c| c.name == instance.child)
+    }
+
+    /// A slot is free again. True when the configuration should be applied once more.
+    pub(super) fn removed(&mut self, slot: usize) -> bool {
+        self.leaving.remove(&slot);
+        self.log.remove(slot);
+        self.free.insert(slot);
+        std::mem::take(&mut self.deferred)
+    }
+
+    /// Reads the configuration and applies what is good. Errors in `multusd.toml` leave everything as it is.
+    pub(super) fn reload(&mut self, out: &mut impl Outlet) -> ReloadReport {
+        let loaded = config::load(&self.dirs.config);
+        let mut report = ReloadReport {
+            diagnostics: loaded.diagnostics.iter().map(Diagnostic::to_string).collect(),
+            broken: loaded.broken.iter().cloned().collect(),
+            ..ReloadReport::default()
+        };
+        if loaded.daemon_is_broken() {
+            report.broken.insert(0, "multusd.toml".into());
+            return report;
+        }
+        self.apply(loaded.config, &loaded.broken, &mut report, out);
+        let count = |n: usize| n as u64;
+        out.ask(Ask::Reloaded {
+            changed: count(report.added.len() + report.changed.len()),
+            removed: count(report.removed.len()),
+            refused: count(report.broken.len()),
+        });
+        for finding in &loaded.diagnostics {
+            match finding.severity {
+                Severity::Error => log::error!("{finding}"),
+                _ => log::warn!("{finding}"),
+            }
+        }
+        report
+    }
+
+    /// Brings slots in line with `new`; children in `broken` stay as they are.
+    pub(super) fn apply(
+        &mut self,
+        mut new: Config,
+        broken: &BTreeSet<String>,
+        report: &mut ReloadReport,
+        out: &mut impl Outlet,
+    ) {
+        let kept = self.config.children.iter().filter(|c| broken.contains(&c.name)).cloned();
+        new.children.extend(kept.collect::<Vec<_>>());
+        let before = std::mem::replace(&mut self.config, new);
+        self.retire(report, out);
+        out.ask(Ask::Settings(policy::settings(&self.config.daemon)));
+        // Every instance has its slot before the first edge is drawn.
+        let children = self.config.children.clone();
+        for child in &children {
+            for number in 0..child.instances {
+                self.admit(child, number, report);
+            }
+        }
+        for child in &children {
+            let old = before.children.iter().find(|c| c.name == child.name);
+            if let Err(reason) = self.tell(child, out) {
+                log::error!("{}: {reason}", child.name);
+                report.diagnostics.push(format!("{}: {reason}", child.file.display()));
+                report.broken.push(child.name.clone());
+                self.config.children.retain(|c| c.name != child.name);
+                self.config.children.extend(old.cloned());
+            } else if old.is_none() {
+                report.added.push(child.name.clone());
+            } else if old != Some(child) {
+                report.changed.push(child.name.clone());
+            }
+        }
+    }
+
+    /// Takes out the instances that are no longer configured.
+    fn retire(&mut self, report: &mut ReloadReport, out: &mut impl Outlet) {
+        let wanted: BTreeSet<String> = self.config.children.iter().flat_map(ChildConfig::instance_names).collect();
+        let gone: Vec<String> = self.instances.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+        for name in gone {
+            if let Some(instance) = self.instances.remove(&name) {
+                out.ask(Ask::Command { slot: instance.slot, command: Command::Remove });
+                self.leaving.insert(instance.slot, name.clone());
+                report.removed.push(name);
+            }
+        }
+    }
+
+    /// Gives an instance its slot, pipes and cgroup.
+    fn admit(&mut self, child: &ChildConfig, number: u16, report: &mut ReloadReport) {
+        let name = child.instance_name(number);
+        if self.instances.contains_key(&name) {
+            return;
+        }
+        if self.leaving.values().any(|leaving| *leaving == name) {
+            self.deferred = true;
+            return;
+        }
+        let refuse = |report: &mut ReloadReport, reason: String| {
+            log::error!("{name}: {reason}");
+            report.diagnostics.push(format!("{}: {reason}", child.file.display()));
+            report.broken.push(name.clone());
+        };
+        let Some(slot) = self.free.pop_first() else {
+            refuse(report, "no room left in the table; raise max_children in multusd.toml and restart multusd".into());
+            return;
+        };
+        match pipes() {
+            Ok((pipes, output)) => {
+                let groups = Arc::new((Group::default(), Group::default()));
+                let child = child.name.clone();
+                let instance = Instance { slot, child, number, pipes, output, groups, parameters: 0, told: None };
+                self.instances.insert(name, instance);
+            }
+            Err(error) => {
+                self.free.insert(slot);
+                refuse(report, format!("no pipes for its output: {error}; raise the limit of open files"));
+            }
+        }
+    }
+
+    /// Tells everybody about a child whose configuration, parameters or neighbours changed.
+    fn tell(&mut self, child: &ChildConfig, out: &mut impl Outlet) -> Result<(), String> {
+        let slots_of = |name: &str| -> Vec<usize> {
+            self.instances.values().filter(|i| i.child == name).map(|i| i.slot).collect()
+        };
+        let policy = policy::policy(child, slots_of)?;
+        let outputs = policy::outputs(child)?;
+        for number in 0..child.instances {
+            let name = child.instance_name(number);
+            let parameters = fingerprint(&self.dirs, &name);
+            let Some(instance) = self.instances.get_mut(&name) else { continue };
+            let same_parameters = instance.parameters == parameters;
+            instance.parameters = parameters;
+            if instance.told.as_ref().is_some_and(|(p, c)| *p == policy && c == child) && same_parameters {
+                continue;
+            }
+            let restart = instance.told.as_ref().is_some_and(|(_, old)| needs_restart(old, child)) || !same_parameters;
+            let new = instance.told.is_none();
+            instance.number = number;
+            instance.told = Some((policy, child.clone()));
+            let mut slot_plan = plan::plan(child, number, &self.dirs, self.hierarchy.limits());
+            let (main, join) = self.hierarchy.group(&name, slot_plan.cgroup_limits);
+            plan::with_joins(&mut slot_plan, join);
+            let (jobs, _) = self.hierarchy.group(&format!("{name}:job"), (None, None));
+            instance.groups = Arc::new((main, jobs));
+            self.log.add(instance.slot, &name, child.log, Arc::clone(&instance.pipes));
+            out.set_up(SlotSetup {
+                slot: instance.slot,
+                plan: slot_plan,
+                groups: Arc::clone(&instance.groups),
+                output: Arc::clone(&instance.output),
+            });
+            out.ask(Ask::Configure {
+                slot: instance.slot,
+                name: Name::new(&name),
+                instance: u32::from(number),
+                policy,
+                outputs,
+                restart: restart && !new,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Whether a running process has to be started anew for a change to hold. What only concerns the supervision holds at
+/// once.
+fn needs_restart(old: &ChildConfig, new: &ChildConfig) -> bool {
+    let mut same = old.clone();
+    same.description.clone_from(&new.description);
+    same.enabled = new.enabled;
+    same.restart = new.restart.clone();
+    same.stop = new.stop;
+    same.check.clone_from(&new.check);
+    same.hooks = new.hooks.clone();
+    same.safe_state = new.safe_state.clone();
+    same.log = new.log;
+    same.after.clone_from(&new.after);
+    same.file.clone_from(&new.file);
+    same != *new
+}
+
+/// What the child's own parameter file holds now, in one number; 0 without a file.
+fn fingerprint(dirs: &Dirs, name: &str) -> u64 {
+    std::fs::read(dirs.parameter_file(name)).map_or(0, |bytes| {
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        hasher.finish().max(1)
+    })
+}
+
+type Pipes = (Arc<[OwnedFd; 2]>, Arc<[OwnedFd; 2]>);
+
+/// Read ends and write ends for standard output and standard error. Only the read ends do not block.
+fn pipes() -> io::Result<Pipes> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let make = || -> io::Result<(OwnedFd, OwnedFd)> {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok((read, write))
+    };
+    let (out, err) = (make()?, make()?);
+    Ok((Arc::new([out.0, err.0]), Arc::new([out.1, err.1])))
+}

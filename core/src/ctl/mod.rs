@@ -1,0 +1,267 @@
+//! `multusctl`: the command line of multusd.
+//!
+//! It talks to the daemon over `control.sock` and reads log and configuration files itself, so that `logs` and `check` work
+//! while no daemon runs. Text and `--json` are made from the same value.
+//!
+//! Exit codes: 0 done, 1 refused or failed (stderr says why), 2 the command line was not understood.
+
+mod check;
+mod children;
+mod events;
+mod logs;
+mod new;
+mod output;
+mod status;
+mod top;
+mod view;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use multus_contract::api::command::{Client, ClientError, Request};
+use multus_contract::api::exit;
+use multus_contract::api::status::Status;
+use multus_contract::dirs::{CONFIG_VARIABLE, DirFlags, Dirs, LOG_VARIABLE};
+
+use output::Failure;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context::new(cli.dirs.into());
+    match run(&context, cli.command) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(failure) => failure.end(),
+    }
+}
+
+/// Checks the configuration in `config_dir` as `multusctl check` does: every mistake goes to stdout.
+///
+/// For `multusd --check`. The exit code is 0 without mistakes and 1 otherwise.
+pub fn check(config_dir: &std::path::Path) -> ExitCode {
+    match check::run(config_dir, false) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(failure) => failure.end(),
+    }
+}
+
+fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Status { name, json } => status::status(context, name.as_deref(), json),
+        Command::Start { names } => children::each(context, &names, children::Order::Start),
+        Command::Stop { names } => children::each(context, &names, children::Order::Stop),
+        Command::Restart { names } => children::each(context, &names, children::Order::Restart),
+        Command::Enable { names } => children::each(context, &names, children::Order::Enable),
+        Command::Disable { names } => children::each(context, &names, children::Order::Disable),
+        Command::Snooze { name, duration } => children::each(context, &[name], children::Order::Snooze(duration)),
+        Command::Events { name, follow, since, json } => {
+            events::events(context, &events::Wanted { name, follow, since, json })
+        }
+        Command::Logs { name, follow, lines } => logs::logs(context, &name, lines, follow),
+        Command::Check { json } => check::run(&context.config_dir(), json),
+        Command::Reload { json } => children::reload(context, json),
+        Command::New { name, dir, source } => new::new(&name, &dir, source.as_deref()),
+        Command::Top => top::top(context),
+        Command::Completion { shell } => {
+            // Into memory first: the generator cannot report that its output is closed.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "multusctl", &mut script);
+            output::print(|out| out.write_all(&script))
+        }
+    }
+}
+
+/// Looks after the children that multusd supervises.
+#[derive(Debug, Parser)]
+#[command(name = "multusctl", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 usage.")]
+struct Cli {
+    #[command(flatten)]
+    dirs: DirArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct DirArgs {
+    /// Where the configuration is [environment: MULTUSD_CONFIG_DIR] [default: /etc/multusd]
+    #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    config_dir: Option<PathBuf>,
+    /// Where the control socket is [environment: MULTUSD_RUNTIME_DIR] [default: /run/multusd]
+    #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    runtime_dir: Option<PathBuf>,
+    /// Where the logs are [environment: MULTUSD_LOG_DIR] [default: /var/log/multusd]
+    #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    log_dir: Option<PathBuf>,
+    /// Where the event files are [environment: MULTUSD_STATE_DIR] [default: /var/lib/multusd]
+    #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    state_dir: Option<PathBuf>,
+}
+
+impl From<DirArgs> for DirFlags {
+    fn from(args: DirArgs) -> Self {
+        Self { config: args.config_dir, runtime: args.runtime_dir, logs: args.log_dir, state: args.state_dir }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what the daemon and every child are doing; with NAME, everything about that child
+    Status {
+        /// A child, or one instance of it
+        name: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start stopped children; those in back-off at once
+    Start {
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Stop children until they are started again or the daemon is
+    Stop {
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Stop children in order and start them again
+    Restart {
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Let children run, now and for good (changes their configuration files)
+    Enable {
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Keep children from running, now and for good (changes their configuration files)
+    Disable {
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Work on a child: faults are reported, but nobody is killed until the time is over
+    Snooze {
+        name: String,
+        /// How long, such as 15m or 1h30min; "off" or 0 ends it
+        #[arg(value_parser = children::parse_snooze)]
+        duration: Duration,
+    },
+    /// Show what happened
+    Events {
+        /// Only events of this child instance
+        name: Option<String>,
+        /// Go on as they happen; without --since from now on
+        #[arg(long, short)]
+        follow: bool,
+        /// From this number on
+        #[arg(long, value_name = "SEQ")]
+        since: Option<u64>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a child wrote to stdout and stderr; "multusd" for the daemon's own log
+    Logs {
+        name: String,
+        /// Go on as lines are written
+        #[arg(long, short)]
+        follow: bool,
+        /// How many of the last lines
+        #[arg(long, short = 'n', default_value_t = 50)]
+        lines: usize,
+    },
+    /// Check all configuration files and report every mistake at once
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let the daemon read its configuration again; only children whose files changed are restarted
+    Reload {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the crate of a new child from the template
+    New {
+        /// Name of the child and of its crate
+        name: String,
+        /// Where to make it; must be empty or not exist
+        #[arg(value_hint = clap::ValueHint::DirPath)]
+        dir: PathBuf,
+        /// The source tree of multusd, which has the child library [environment: MULTUSD_SOURCE]
+        #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::DirPath)]
+        source: Option<PathBuf>,
+    },
+    /// Watch the children in a live view
+    Top,
+    /// Print the completion script for a shell
+    Completion { shell: clap_complete::Shell },
+}
+
+/// Where the daemon is and where its files are.
+#[derive(Debug)]
+struct Context {
+    dirs: Dirs,
+    logs_given: bool,
+    config_given: bool,
+}
+
+impl Context {
+    fn new(flags: DirFlags) -> Self {
+        let given = |flag: &Option<PathBuf>, variable| flag.is_some() || std::env::var_os(variable).is_some();
+        Self {
+            logs_given: given(&flags.logs, LOG_VARIABLE),
+            config_given: given(&flags.config, CONFIG_VARIABLE),
+            dirs: Dirs::resolve(&flags),
+        }
+    }
+
+    fn client(&self) -> Result<Client, ClientError> {
+        Client::connect(&self.dirs.control_socket())
+    }
+
+    /// The log directory: as given, else as the running daemon has it, else the fixed place.
+    fn log_dir(&self) -> PathBuf {
+        let fixed = self.dirs.logs.clone();
+        if self.logs_given { fixed } else { self.of_daemon(|status| status.daemon.log_dir, fixed) }
+    }
+
+    /// The configuration directory, found in the same way.
+    fn config_dir(&self) -> PathBuf {
+        let fixed = self.dirs.config.clone();
+        if self.config_given { fixed } else { self.of_daemon(|status| status.daemon.config_dir, fixed) }
+    }
+
+    fn of_daemon(&self, pick: impl Fn(Status) -> String, fixed: PathBuf) -> PathBuf {
+        // Nobody waits long for a convenience.
+        let patience = Duration::from_millis(500);
+        let asked = Client::connect_within(&self.dirs.control_socket(), patience)
+            .and_then(|mut client| client.request_as::<Status>(&Request::Status { name: None }));
+        asked.ok().map(pick).filter(|dir| !dir.is_empty()).map_or(fixed, PathBuf::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn directories_may_stand_behind_the_command() {
+        let cli = Cli::try_parse_from(["multusctl", "logs", "io", "--log-dir", "/x", "-n", "5", "-f"]).expect("good");
+        assert_eq!(cli.dirs.log_dir, Some("/x".into()));
+        assert!(matches!(cli.command, Command::Logs { lines: 5, follow: true, .. }));
+        for bad in
+            [&["multusctl"][..], &["multusctl", "start"], &["multusctl", "snooze", "io", "soon"], &["multusctl", "fly"]]
+        {
+            assert_eq!(Cli::try_parse_from(bad).expect_err("bad usage").exit_code(), 2, "{bad:?}");
+        }
+    }
+}

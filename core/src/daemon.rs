@@ -1,0 +1,397 @@
+//! The daemon put together: directories, lock, pages, threads; and taken apart again.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use flexi_logger::{Cleanup, Criterion, DeferredNow, ErrorChannel, FileSpec, Logger, LoggerHandle, Naming, Record};
+use multus_contract::api::time::format_rfc3339;
+use multus_contract::config::{self, Config, LogConfig, Severity};
+use multus_contract::dirs::Dirs;
+use multus_ipc::child::Heartbeat;
+use multus_ipc::map::{self, Mapping, Table};
+use multus_ipc::sync::AtomicU64;
+use multus_ipc::time::unix_ns;
+use multus_ipc::{event_ring, force, heartbeat, status};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::launcher::{self, Hierarchy, Launcher};
+use crate::realtime::{self, Granted};
+use crate::wake::Wake;
+use crate::watch::{self, Helper, MAX_OUTPUTS, MAX_SLOTS, SPARES, Watch};
+use crate::{control, evidence, logroom};
+
+/// Stack of a helper thread, bytes. All of it is locked memory; 128 KiB are used at most.
+pub(crate) const STACK: usize = 256 * 1024;
+/// Events in the ring: half a megabyte.
+const RING: usize = 1024;
+/// The table has room for at least this many instances.
+const LEAST_SLOTS: usize = 64;
+
+/// How the daemon is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where everything is.
+    pub dirs: Dirs,
+    /// The program that can be the spawner: multusd itself.
+    pub program: PathBuf,
+    /// Whether what is logged also goes to standard error.
+    pub verbose: bool,
+}
+
+/// Runs the daemon on the calling thread, which becomes the watch thread, until it is told to stop.
+///
+/// # Errors
+/// Why it could not start, for people.
+pub fn run(options: &Options) -> Result<(), String> {
+    let dirs = &options.dirs;
+    let loaded = config::load(&dirs.config);
+    if loaded.daemon_is_broken() {
+        let errors: Vec<String> = loaded.daemon_errors().map(ToString::to_string).collect();
+        return Err(errors.join("\n"));
+    }
+    for (dir, mode) in [(&dirs.runtime, 0o755), (&dirs.logs, 0o755), (&dirs.state, 0o750)] {
+        make_dir(dir, mode)?;
+    }
+    let _lock = lock(dirs)?;
+    let logger = start_logger(dirs, &loaded.config.daemon.log, options.verbose)?;
+    log::info!("multusd {} starts, configuration {}", env!("CARGO_PKG_VERSION"), dirs.config.display());
+    for finding in &loaded.diagnostics {
+        match finding.severity {
+            Severity::Error => log::error!("{finding}"),
+            _ => log::warn!("{finding}"),
+        }
+    }
+    raise_open_files();
+    crate::sys::limit_malloc_arenas();
+    let (hierarchy, killed) = Hierarchy::find(&dirs.runtime);
+    let mut notes = Vec::new();
+    if killed > 0 {
+        log::warn!("{killed} processes that an earlier multusd left behind were killed");
+    }
+    if !hierarchy.contains() {
+        notes.push(
+            "no writable cgroup: what a child starts is found by process group and parentage; as a service, set \
+             Delegate=yes"
+                .to_owned(),
+        );
+        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+            notes.push(format!("processes that leave their session cannot be found: {}", errno.desc()));
+        }
+    }
+    let listener = listen(dirs, loaded.config.daemon.control_group.as_deref())?;
+
+    let mut granted = Granted::default();
+    let realtime = loaded.config.daemon.realtime.clone();
+    realtime::lock_memory(&realtime, &mut granted);
+    if realtime.enabled {
+        // Tried here, so that the status can tell; set at the very end, when all other threads exist.
+        match crate::sys::set_scheduler(nix::libc::SCHED_FIFO, realtime.priority, true) {
+            Ok(()) => {
+                granted.priority = Some(realtime.priority);
+                let _ = crate::sys::set_scheduler(nix::libc::SCHED_OTHER, 0, false);
+            }
+            Err(_) => granted.refused.extend(realtime::arm_thread(&realtime, realtime.priority).err()),
+        }
+    }
+    for sentence in granted.refused.iter().chain(&notes) {
+        log::warn!("{sentence}");
+    }
+    let result = supervise(options, loaded, hierarchy.clone(), listener, granted, notes);
+    hierarchy.remove();
+    let _ = fs::remove_file(dirs.control_socket());
+    log::info!("multusd has ended");
+    logger.shutdown();
+    result
+}
+
+fn supervise(
+    options: &Options,
+    loaded: config::Loaded,
+    hierarchy: Hierarchy,
+    listener: UnixListener,
+    granted: Granted,
+    notes: Vec<String>,
+) -> Result<(), String> {
+    let dirs = &options.dirs;
+    let slots = slots(&loaded.config);
+    let realtime = loaded.config.daemon.realtime.clone();
+    let refused = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| format!("{what}: {error}")
+    };
+    // The last slot is the page of the daemon's own threads.
+    let table = Arc::new(Table::reserve(slots + 1, heartbeat::WORDS).map_err(refused("the heartbeat table"))?);
+    let own = own_page(&table, slots).map_err(refused("the daemon's own heartbeat page"))?;
+    let pages = control::Pages {
+        status: page(c"multus-status", status::words(slots)).map_err(refused("the status page"))?,
+        events: page(c"multus-events", event_ring::words(RING)).map_err(refused("the event ring"))?,
+        force: page(c"multus-force", force::words(slots * MAX_OUTPUTS)).map_err(refused("the force page"))?,
+    };
+    let wake = || Wake::new().map(Arc::new).map_err(refused("an event descriptor"));
+    let (wake_watch, wake_launcher, wake_evidence, wake_log, wake_control) =
+        (wake()?, wake()?, wake()?, wake()?, wake()?);
+    let (orders, orders_in) = rtrb::RingBuffer::new(slots * 6 + 64);
+    let (answers, answers_in) = rtrb::RingBuffer::new(slots * 6 + 64);
+    let (requests, requests_in) = rtrb::RingBuffer::new(64);
+    let (replies, replies_in) = rtrb::RingBuffer::new(slots * 2 + 256);
+    let (setups, setups_in) = rtrb::RingBuffer::new(64);
+
+    // Lanes are handed out in the order in which Helper::lane numbers them.
+    let lane = |helper: Helper| own.lane(helper.as_str(), None).map_err(refused("a lane"));
+    let (launcher_lane, control_lane) = (lane(Helper::Launcher)?, lane(Helper::Control)?);
+    let mut evidence_watch = Vec::new();
+    let mut evidence_ends = Vec::new();
+    for _ in 0..=SPARES {
+        let faults = dirs.state.join("faults");
+        let (watch_end, ends) =
+            evidence::channel(slots, &wake_evidence, &wake_watch, pages.status.0, faults, lane(Helper::Evidence)?);
+        evidence_watch.push(watch_end);
+        evidence_ends.push(ends);
+    }
+    let mut log_lanes = Vec::new();
+    for _ in 0..=SPARES {
+        log_lanes.push(lane(Helper::Log)?);
+    }
+    evidence_ends.reverse();
+    log_lanes.reverse();
+
+    let watch = Watch::new(watch::Parts {
+        table: Arc::clone(&table),
+        status: pages.status.0,
+        events: pages.events.0,
+        force: pages.force.0,
+        orders,
+        answers: answers_in,
+        requests: requests_in,
+        replies,
+        evidence: evidence_watch,
+        wake: Arc::clone(&wake_watch),
+        wake_launcher: Arc::clone(&wake_launcher),
+        wake_evidence: Arc::clone(&wake_evidence),
+        wake_log: Arc::clone(&wake_log),
+        wake_control: Arc::clone(&wake_control),
+        settings: crate::policy::settings(&loaded.config.daemon),
+        seed: unix_ns(),
+        realtime: granted.clone(),
+    })
+    .map_err(refused("the watch loop"))?;
+    for fd in [&pages.status.1, &pages.events.1, &pages.force.1] {
+        // Whoever is given a page from now on can only read it.
+        map::seal_future_writes(fd.as_fd()).map_err(refused("sealing a page"))?;
+    }
+
+    let end = Arc::new(AtomicBool::new(false));
+    let log_shared = Arc::new(logroom::Shared::new(
+        dirs.logs.clone(),
+        dirs.state.clone(),
+        loaded.config.daemon.events,
+        pages.events.0,
+        pages.status.0,
+        wake_log,
+    ));
+    let log_thread = {
+        let (shared, lane) = (Arc::clone(&log_shared), log_lanes.pop().ok_or("no lane for the log thread")?);
+        start(Helper::Log, move || logroom::run(&shared, 0, lane))?
+    };
+    let evidence_thread = {
+        let (ends, end) = (evidence_ends.pop().ok_or("no ends for the evidence thread")?, Arc::clone(&end));
+        start(Helper::Evidence, move || evidence::run(ends, &end))?
+    };
+    let launcher_thread = {
+        let ends = launcher::Ends {
+            orders: orders_in,
+            answers,
+            setups: setups_in,
+            wake: Arc::clone(&wake_launcher),
+            wake_watch: Arc::clone(&wake_watch),
+            table: Arc::clone(&table),
+            program: options.program.clone(),
+            lane: launcher_lane,
+            adopts_orphans: !hierarchy.contains(),
+        };
+        let priority = granted.priority.map(|p| p.saturating_sub(1).max(1));
+        start(Helper::Launcher, move || {
+            if let Some(priority) = priority {
+                // Refused only when the watch thread is refused too, which was said.
+                let _ = crate::sys::set_scheduler(nix::libc::SCHED_FIFO, priority, true);
+            }
+            Launcher::new(ends).map(Launcher::run)
+        })?
+    };
+    let control_thread = {
+        let parts = control::Parts {
+            dirs: dirs.clone(),
+            listener,
+            requests,
+            replies: replies_in,
+            setups,
+            wake: wake_control,
+            wake_watch,
+            wake_launcher,
+            pages,
+            table,
+            granted: granted.clone(),
+            notes,
+            hierarchy,
+            log: Arc::clone(&log_shared),
+            spare_evidence: evidence_ends,
+            spare_log: log_lanes,
+            end: Arc::clone(&end),
+            lane: control_lane,
+            loaded,
+            slots,
+        };
+        start(Helper::Control, move || control::run(parts))?
+    };
+    let _ = nix::sys::prctl::set_name(c"multus-watch");
+    if granted.priority.is_some()
+        && let Err(sentence) = realtime::arm_thread(&realtime, realtime.priority)
+    {
+        log::warn!("{sentence}");
+    }
+    watch.run();
+
+    // The watch thread has nothing to do any more; what is left may take its time.
+    let _ = crate::sys::set_scheduler(nix::libc::SCHED_OTHER, 0, false);
+    end.store(true, Ordering::Relaxed);
+    wake_evidence.wake();
+    for thread in [launcher_thread, control_thread, evidence_thread] {
+        let _ = thread.join();
+    }
+    log_shared.finish();
+    let _ = log_thread.join();
+    drop(own);
+    Ok(())
+}
+
+fn start(helper: Helper, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<JoinHandle<()>, String> {
+    let name = format!("multus-{}", helper.as_str());
+    let body = move || {
+        if let Err(error) = work() {
+            // Its lane falls silent, and the watch thread decides what that means.
+            log::error!("the {} thread ended: {error}", helper.as_str());
+        }
+    };
+    thread::Builder::new()
+        .name(name)
+        .stack_size(STACK)
+        .spawn(body)
+        .map_err(|error| format!("the {} thread: {error}", helper.as_str()))
+}
+
+/// Room for what is configured and as much again.
+fn slots(config: &Config) -> usize {
+    let configured: usize = config.children.iter().map(|c| usize::from(c.instances)).sum();
+    let wanted = config.daemon.max_children.map_or((2 * configured).max(LEAST_SLOTS), usize::from);
+    wanted.clamp(1, MAX_SLOTS - 1)
+}
+
+fn page(name: &std::ffi::CStr, words: usize) -> io::Result<(&'static [AtomicU64], std::os::fd::OwnedFd)> {
+    let fd = map::memfd(name, words)?;
+    Ok((Mapping::writable(fd.as_fd())?.leak(), fd))
+}
+
+/// The page of the daemon's own threads: the same kind that children get, in the last slot.
+fn own_page(table: &Table, slot: usize) -> io::Result<Heartbeat> {
+    let fd = map::memfd(c"multus-daemon", heartbeat::WORDS)?;
+    let mapping = Mapping::writable(fd.as_fd())?;
+    for (word, value) in mapping.words().iter().zip(heartbeat::header(1, 0)) {
+        word.store(value, Ordering::Relaxed);
+    }
+    table.install(slot, fd.as_fd())?;
+    Heartbeat::from_fd(fd)
+}
+
+fn make_dir(dir: &Path, mode: u32) -> Result<(), String> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(dir)
+        .map_err(|error| format!("{}: {error}; make it, or name another directory", dir.display()))
+}
+
+/// One daemon for each runtime directory.
+fn lock(dirs: &Dirs) -> Result<Flock<fs::File>, String> {
+    let path = dirs.lock_file();
+    let file = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        let pid = fs::read_to_string(&path).unwrap_or_default();
+        match errno {
+            nix::errno::Errno::EWOULDBLOCK => format!(
+                "another multusd (process {}) runs on {}; stop it first, or use another --runtime-dir",
+                pid.trim(),
+                dirs.runtime.display()
+            ),
+            errno => format!("{}: {}", path.display(), errno.desc()),
+        }
+    })?;
+    let _ = lock.set_len(0);
+    let _ = writeln!(lock, "{}", std::process::id());
+    Ok(lock)
+}
+
+fn listen(dirs: &Dirs, group: Option<&str>) -> Result<UnixListener, String> {
+    let path = dirs.control_socket();
+    // The lock is ours, so nobody listens here any more.
+    let _ = fs::remove_file(&path);
+    let fail = |error: io::Error| format!("{}: {error}", path.display());
+    // Nobody but us until the mode is set.
+    let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(&path).map_err(fail);
+    nix::sys::stat::umask(before);
+    let listener = listener?;
+    if let Some(name) = group {
+        match nix::unistd::Group::from_name(name) {
+            Ok(Some(group)) => {
+                nix::unistd::chown(&path, None, Some(group.gid)).map_err(|e| fail(e.into()))?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(fail)?;
+            }
+            _ => return Err(format!("multusd.toml: control_group: there is no group {name:?}")),
+        }
+    }
+    Ok(listener)
+}
+
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+fn start_logger(dirs: &Dirs, config: &LogConfig, verbose: bool) -> Result<LoggerHandle, String> {
+    let file = FileSpec::default().directory(&dirs.logs).basename("multusd").suffix("log").suppress_timestamp();
+    let level = if verbose { flexi_logger::Duplicate::All } else { flexi_logger::Duplicate::None };
+    Logger::try_with_str(config.level.as_str())
+        .map_err(|error| error.to_string())?
+        .log_to_file(file)
+        .append()
+        .format(line)
+        .rotate(
+            Criterion::Size(config.max_size),
+            Naming::NumbersDirect,
+            Cleanup::KeepLogFiles(usize::from(config.files.max(1))),
+        )
+        .duplicate_to_stderr(level)
+        // A full disk must not flood the terminal; what is lost here still is in the events and the status.
+        .error_channel(ErrorChannel::DevNull)
+        .start()
+        .map_err(|error| format!("{}: the log cannot be written: {error}", dirs.logs.display()))
+}
+
+fn line(out: &mut dyn io::Write, _: &mut DeferredNow, record: &Record<'_>) -> io::Result<()> {
+    write!(out, "{} {:5} {}", format_rfc3339(unix_ns()), record.level(), record.args())
+}

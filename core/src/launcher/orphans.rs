@@ -1,0 +1,51 @@
+//! Without a cgroup: processes that a child left behind in sessions of their own. When their parents end, they become
+//! children of the daemon (it is a "subreaper"), and are known by the `MULTUS_NAME` in their environment.
+
+use std::fs;
+use std::os::fd::AsFd;
+
+use crate::sys;
+
+/// Kills adopted processes of the instance `name` and reaps those that ended; `known` are no orphans. Returns how
+/// many were killed.
+pub(super) fn kill(name: &str, known: &[i32]) -> u32 {
+    let mut killed = 0;
+    for pid in adopted() {
+        if known.contains(&pid) {
+            continue;
+        }
+        let Ok(pidfd) = sys::pidfd_open(pid) else { continue };
+        if belongs_to(pid, name) && sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL).is_ok() {
+            killed += 1;
+        }
+        let _ = sys::reap(pidfd.as_fd());
+    }
+    killed
+}
+
+/// Reaps orphans that ended.
+pub(super) fn reap(known: &[i32]) {
+    for pid in adopted() {
+        if !known.contains(&pid)
+            && let Ok(pidfd) = sys::pidfd_open(pid)
+        {
+            let _ = sys::reap(pidfd.as_fd());
+        }
+    }
+}
+
+/// The daemon's children, by /proc (needs CONFIG_PROC_CHILDREN, as on Debian and Raspberry Pi OS).
+fn adopted() -> Vec<i32> {
+    let mut found = Vec::new();
+    for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    found
+}
+
+fn belongs_to(pid: i32, name: &str) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let wanted = format!("MULTUS_NAME={name}");
+    environment.split(|b| *b == 0).any(|variable| variable == wanted.as_bytes())
+}

@@ -1,0 +1,326 @@
+//! What the launcher needs to make a process, worked out once from the configuration: everything that may take time or
+//! fail (users, programs, paths) is settled before it matters.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use multus_contract::config::{ChildConfig, Method};
+use multus_contract::dirs::Dirs;
+use multus_supervisor::Job;
+use serde::{Deserialize, Serialize};
+
+/// The descriptor under which a child finds its heartbeat page.
+pub const HEARTBEAT_FD: i32 = 3;
+
+/// A program to be executed, as it is sent to the spawner.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// Paths to try, first match wins.
+    pub paths: Vec<PathBuf>,
+    /// Arguments, the name first.
+    pub arguments: Vec<String>,
+    /// The whole environment.
+    pub environment: Vec<String>,
+    /// Where it starts.
+    pub working_dir: PathBuf,
+    /// Permission bits that new files do not get.
+    pub umask: Option<u32>,
+    /// User, group and further groups; `None`: those of the daemon.
+    pub identity: Option<Identity>,
+    /// A user or group that does not exist.
+    pub unknown_identity: Option<String>,
+    /// Whether set-user-id programs lose their power.
+    pub no_new_privileges: bool,
+    /// Scheduling policy (number of the kernel), priority, nice value.
+    pub schedule: (i32, u8, i8),
+    /// Processors it may run on; empty: all.
+    pub cpus: Vec<u16>,
+    /// Resource limits: number of the kernel, value (soft and hard).
+    pub limits: Vec<(u32, u64)>,
+    /// cgroup.procs files of version 1 that it must join before it is executed.
+    pub join: Vec<PathBuf>,
+}
+
+/// Who a process is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+}
+
+/// The step at which a start failed. The numbers are part of the event interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// Own session, descriptors.
+    Session = 1,
+    /// Joining the cgroup.
+    Cgroup = 2,
+    /// Resource limits.
+    Limits = 3,
+    /// Scheduling policy, priority, processors.
+    Schedule = 4,
+    /// User and groups.
+    Identity = 5,
+    /// Changing to the working directory.
+    WorkingDir = 6,
+    /// Executing: missing, no permission, not a program.
+    Execute = 7,
+    /// The file is there, but the interpreter it names is not.
+    Interpreter = 8,
+}
+
+impl Step {
+    /// The step of a number.
+    pub fn from_code(code: u64) -> Option<Self> {
+        use Step::{Cgroup, Execute, Identity, Interpreter, Limits, Schedule, Session, WorkingDir};
+        let all = [Session, Cgroup, Limits, Schedule, Identity, WorkingDir, Execute, Interpreter];
+        all.into_iter().find(|s| *s as u64 == code)
+    }
+}
+
+/// A command of a child that is not its main program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobPlan {
+    /// The program, encoded for the spawner.
+    pub program: Vec<u8>,
+    /// How long it may run.
+    pub timeout: Duration,
+}
+
+/// Everything about one slot that the launcher needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotPlan {
+    /// Name of the instance.
+    pub name: String,
+    /// The main program, encoded for the spawner.
+    pub program: Vec<u8>,
+    /// Whether it gets a heartbeat page, and with which deadline in ns.
+    pub heartbeat: Option<u64>,
+    /// What asks it to stop.
+    pub stop_signal: i32,
+    /// Its other commands, by number of the job.
+    pub jobs: BTreeMap<u8, JobPlan>,
+    /// What runs when the daemon ends.
+    pub on_daemon_exit: Option<JobPlan>,
+    /// Memory in bytes and number of processes, where a cgroup can hold them.
+    pub cgroup_limits: (Option<u64>, Option<u64>),
+}
+
+/// Works out the plan of one instance. Blocks for user and group look-ups.
+pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: bool) -> SlotPlan {
+    let name = child.instance_name(instance);
+    let main = main_program(child, instance, &name, dirs, limits_in_cgroup);
+    let job = |command: &Option<Vec<String>>, word: &str, timeout: Duration| {
+        command.as_ref().map(|command| {
+            let program = helper_program(&main, command, word, None);
+            JobPlan { program: encode(&program), timeout }
+        })
+    };
+    let mut jobs = BTreeMap::new();
+    let hooks = &child.hooks;
+    let mut add = |kind: Job, plan: Option<JobPlan>| {
+        if let Some(plan) = plan {
+            jobs.insert(kind as u8, plan);
+        }
+    };
+    add(Job::SafeState, job(&child.safe_state.command, "safe-state", child.safe_state.timeout));
+    add(Job::AfterStop, job(&hooks.after_stop, "after-stop", hooks.timeout));
+    add(Job::AfterStart, job(&hooks.after_start, "after-start", hooks.timeout));
+    let periodic = hooks.periodic.as_ref().map(|p| p.command.clone());
+    add(Job::Periodic, job(&periodic, "periodic", hooks.timeout));
+    // The check acts as the child; the other commands are the owner's and act as the daemon.
+    let check = child.check.as_ref().map(|check| JobPlan {
+        program: encode(&helper_program(&main, &check.command, "check", main.identity.clone())),
+        timeout: check.timeout,
+    });
+    add(Job::Check, check);
+    SlotPlan {
+        heartbeat: match child.heartbeat.method {
+            Method::SharedMemory => Some(multus_ipc::time::duration_ns(child.heartbeat.deadline)),
+            Method::None => None,
+        },
+        stop_signal: child.stop.signal,
+        on_daemon_exit: job(&hooks.on_daemon_exit, "on-daemon-exit", hooks.timeout),
+        jobs,
+        cgroup_limits: (child.limits.memory, child.limits.processes),
+        program: encode(&main),
+        name,
+    }
+}
+
+/// Adds cgroup.procs files that the main program has to join by itself.
+pub fn with_joins(plan: &mut SlotPlan, join: Vec<PathBuf>) {
+    if !join.is_empty()
+        && let Ok(program) = serde_json::from_slice::<Program>(&plan.program)
+    {
+        plan.program = encode(&Program { join, ..program });
+    }
+}
+
+fn encode(program: &Program) -> Vec<u8> {
+    // Texts, numbers and UTF-8 paths only: the paths come from TOML, which is UTF-8.
+    serde_json::to_vec(program).unwrap_or_default()
+}
+
+fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, limits_in_cgroup: bool) -> Program {
+    let (identity, unknown_identity) = identity(child);
+    let mut environment: BTreeMap<String, String> = BTreeMap::new();
+    for variable in ["PATH", "LANG", "LC_ALL", "TZ", "HOME", "TERM"] {
+        if let Ok(value) = std::env::var(variable) {
+            environment.insert(variable.into(), value);
+        }
+    }
+    environment.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
+    environment.insert("MULTUS_NAME".into(), name.into());
+    environment.insert("MULTUS_INSTANCE".into(), instance.to_string());
+    environment.insert("MULTUS_CONFIG".into(), dirs.parameter_file(name).display().to_string());
+    if child.heartbeat.method == Method::SharedMemory {
+        environment.insert("MULTUS_HEARTBEAT_FD".into(), HEARTBEAT_FD.to_string());
+    }
+    for (variable, path) in dirs.variables() {
+        environment.insert(variable.into(), path.display().to_string());
+    }
+    environment.extend(child.environment.clone());
+    let schedule = &child.schedule;
+    let policy = match schedule.policy {
+        multus_contract::config::Policy::Other => libc::SCHED_OTHER,
+        multus_contract::config::Policy::Batch => libc::SCHED_BATCH,
+        multus_contract::config::Policy::Idle => libc::SCHED_IDLE,
+        multus_contract::config::Policy::Fifo => libc::SCHED_FIFO,
+        multus_contract::config::Policy::RoundRobin => libc::SCHED_RR,
+    };
+    let mut limits = Vec::new();
+    let mut limit = |resource: libc::__rlimit_resource_t, value: Option<u64>| {
+        limits.extend(value.map(|v| (resource, v)));
+    };
+    limit(libc::RLIMIT_NOFILE, child.limits.open_files);
+    limit(libc::RLIMIT_CORE, child.limits.core);
+    if !limits_in_cgroup {
+        limit(libc::RLIMIT_AS, child.limits.memory);
+        limit(libc::RLIMIT_NPROC, child.limits.processes);
+    }
+    Program {
+        paths: candidates(&child.command[0], environment.get("PATH").map_or(DEFAULT_PATH, String::as_str)),
+        arguments: child.command.clone(),
+        environment: environment.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+        working_dir: child.working_dir.clone().unwrap_or_else(|| PathBuf::from("/")),
+        umask: child.umask,
+        identity,
+        unknown_identity,
+        no_new_privileges: child.no_new_privileges,
+        schedule: (policy, schedule.priority, schedule.nice),
+        cpus: schedule.cpus.clone(),
+        limits,
+        join: Vec::new(),
+    }
+}
+
+fn helper_program(main: &Program, command: &[String], word: &str, identity: Option<Identity>) -> Program {
+    let path = main.environment.iter().find_map(|v| v.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let mut environment: Vec<String> =
+        main.environment.iter().filter(|v| !v.starts_with("MULTUS_HEARTBEAT_FD=")).cloned().collect();
+    environment.push(format!("MULTUS_JOB={word}"));
+    Program {
+        paths: command.first().map(|c| candidates(c, path)).unwrap_or_default(),
+        arguments: command.to_vec(),
+        environment,
+        working_dir: main.working_dir.clone(),
+        umask: main.umask,
+        identity,
+        no_new_privileges: word == "check" && main.no_new_privileges,
+        ..Program::default()
+    }
+}
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where a program may be: as given when it has a slash, else beside multusd, then in PATH.
+fn candidates(program: &str, path: &str) -> Vec<PathBuf> {
+    if program.contains('/') {
+        return vec![program.into()];
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
+    let dirs = beside.into_iter().chain(std::env::split_paths(path));
+    dirs.filter(|d| !d.as_os_str().is_empty()).map(|d| d.join(program)).collect()
+}
+
+/// User and groups as numbers; or the name that is unknown.
+fn identity(child: &ChildConfig) -> (Option<Identity>, Option<String>) {
+    use nix::unistd::{Gid, Group, Uid, User};
+    if child.user.is_none() && child.group.is_none() && child.groups.is_empty() {
+        return (None, None);
+    }
+    let find_group = |name: &str| match name.parse() {
+        Ok(gid) => Ok(gid),
+        Err(_) => {
+            Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()).ok_or_else(|| format!("group {name:?}"))
+        }
+    };
+    let find = || -> Result<Identity, String> {
+        let user = match &child.user {
+            None => None,
+            Some(name) => {
+                let by_number = name.parse().ok().and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten());
+                let found = by_number.or_else(|| User::from_name(name).ok().flatten());
+                Some(found.ok_or_else(|| format!("user {name:?}"))?)
+            }
+        };
+        let uid = user.as_ref().map_or(Uid::effective(), |u| u.uid).as_raw();
+        let gid = match &child.group {
+            Some(name) => find_group(name)?,
+            None => user.as_ref().map_or(Gid::effective(), |u| u.gid).as_raw(),
+        };
+        let groups = child.groups.iter().map(|name| find_group(name)).collect::<Result<Vec<u32>, String>>()?;
+        Ok(Identity { uid, gid, groups })
+    };
+    match find() {
+        Ok(identity) => (Some(identity), None),
+        Err(unknown) => (None, Some(unknown)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use multus_contract::config::{Defaults, parse_child};
+    use multus_contract::dirs::DirFlags;
+
+    fn child(text: &str) -> ChildConfig {
+        parse_child("pump", text, Path::new("pump.toml"), &Defaults::default()).0.unwrap()
+    }
+
+    #[test]
+    fn a_plan_says_everything_the_spawner_needs() {
+        let dirs = Dirs::resolve(&DirFlags { config: Some("/c".into()), ..DirFlags::default() });
+        let child = child(
+            "command = [\"/bin/pump\", \"-x\"]\nuser = \"0\"\n[limits]\nopen_files = 8\nprocesses = 3\n\
+             [check]\ncommand = [\"true\"]\n[environment]\nLEVEL = \"3\"\n",
+        );
+        let plan = plan(&child, 0, &dirs, false);
+        let program: Program = serde_json::from_slice(&plan.program).unwrap();
+        assert_eq!(program.paths, [PathBuf::from("/bin/pump")]);
+        assert_eq!(program.identity, Some(Identity { uid: 0, gid: 0, groups: vec![] }));
+        assert_eq!(program.limits, [(libc::RLIMIT_NOFILE, 8), (libc::RLIMIT_NPROC, 3)]);
+        for expected in ["MULTUS_NAME=pump", "MULTUS_CONFIG=/c/config/pump.toml", "LEVEL=3", "MULTUS_HEARTBEAT_FD=3"] {
+            assert!(program.environment.iter().any(|v| v == expected), "{expected}");
+        }
+        let check: Program = serde_json::from_slice(&plan.jobs[&(Job::Check as u8)].program).unwrap();
+        assert_eq!(check.identity, program.identity, "a check acts as the child");
+        assert!(check.environment.iter().all(|v| !v.starts_with("MULTUS_HEARTBEAT_FD")));
+        assert!(check.paths.iter().any(|p| p.ends_with("bin/true")));
+    }
+
+    #[test]
+    fn an_unknown_user_is_named() {
+        let dirs = Dirs::resolve(&DirFlags::default());
+        let plan = plan(&child("command = [\"/bin/pump\"]\nuser = \"no-such-user\"\n"), 0, &dirs, true);
+        let program: Program = serde_json::from_slice(&plan.program).unwrap();
+        assert_eq!(program.unknown_identity.as_deref(), Some("user \"no-such-user\""));
+    }
+}

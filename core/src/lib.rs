@@ -1,0 +1,26 @@
+//! The daemon multusd and the command line multusctl.
+//!
+//! | thread | priority | does |
+//! |---|---|---|
+//! | watch | SCHED_FIFO | [`watch`]: looks at heartbeats, decides, forces outputs |
+//! | launcher | SCHED_FIFO, one less | [`launcher`]: makes and ends processes, through the spawner process |
+//! | evidence | ordinary | [`evidence`]: finds out what a faulty process was doing |
+//! | log | ordinary | [`logroom`]: output of children, events, the daemon's own log |
+//! | control | ordinary | [`control`]: control socket, configuration, signals, temperature |
+//!
+//! Between the watch thread and the others there are only wait-free rings, event descriptors and shared pages.
+#![deny(unsafe_code)]
+
+pub mod capture;
+pub mod control;
+pub mod ctl;
+pub mod daemon;
+pub mod describe;
+pub mod evidence;
+pub mod launcher;
+pub mod logroom;
+pub mod policy;
+pub mod realtime;
+pub mod sys;
+pub mod wake;
+pub mod watch;

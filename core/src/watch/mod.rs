@@ -1,0 +1,420 @@
+//! The watch thread: the one loop that must never wait.
+//!
+//! ```text
+//! arm timer with the next deadline -> poll (the only blocking call) -> now -> take in what happened -> decide what is
+//! due (outputs are forced inside) -> hand orders over -> publish
+//! ```
+//! Once armed it allocates nothing, takes no lock, opens no file and looks up no name; its work in one turn is
+//! bounded by the number of slots. What must be slow is somebody else's: see the table in the crate's documentation.
+
+mod helpers;
+mod publish;
+mod source;
+mod timer;
+mod world;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll};
+use multus_ipc::map::Table;
+use multus_ipc::status::DaemonRecord;
+use multus_ipc::text::{Name, Text};
+use multus_ipc::words::EventKind;
+use multus_ipc::{MonoNs, event_ring, force, histogram, status};
+use multus_supervisor::{Command, Event, List, Policy, Refusal, Settings, Supervisor, World as _};
+
+use crate::evidence;
+use crate::launcher::{Answer, Order};
+use crate::sys;
+use crate::wake::Wake;
+pub use helpers::{Helper, SPARES};
+/// Slots that the watch thread can tell apart.
+pub const MAX_SLOTS: usize = source::MAX_SLOTS;
+use helpers::{Helpers, Verdict};
+use source::Source;
+use timer::Timer;
+use world::Real;
+
+/// Outputs of one child that can be forced.
+pub const MAX_OUTPUTS: usize = 16;
+
+/// What the control thread asks of the watch thread.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lies in a ring made at the start; boxing would free memory on the watch thread"
+)]
+#[derive(Clone, Copy, Debug)]
+pub enum Ask {
+    /// Put a child into a slot, or give it a new policy.
+    Configure {
+        slot: usize,
+        name: Name,
+        instance: u32,
+        policy: Policy,
+        outputs: List<Output, MAX_OUTPUTS>,
+        restart: bool,
+    },
+    /// Obey a person.
+    Command { slot: usize, command: Command },
+    /// The temperature was read.
+    Temperature(Option<i32>),
+    /// New settings for all.
+    Settings(Settings),
+    /// The configuration was read again: children added or changed, removed, left as they were because of errors.
+    Reloaded { changed: u64, removed: u64, refused: u64 },
+    /// Stop everything and end.
+    Shutdown,
+}
+
+/// One output of a child: its name and safe value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Output {
+    /// Name.
+    pub name: Text<4>,
+    /// Safe value.
+    pub value: f64,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self { name: Text::EMPTY, value: 0.0 }
+    }
+}
+
+/// A numbered [`Ask`].
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Comes back in the reply; 0 wants none.
+    pub id: u64,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// What the watch thread tells the control thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The answer to a request.
+    Done { id: u64, result: Result<(), Refusal> },
+    /// A slot is free again.
+    Removed { slot: usize },
+    /// This helper is stuck; the n-th spare is to be started in its place.
+    Replace { helper: Helper, spare: usize },
+    /// All children are down and the launcher has ended.
+    Finished,
+}
+
+/// Everything the watch thread works with, made before it is armed.
+#[derive(Debug)]
+pub struct Parts {
+    /// The heartbeat table; its last slot is the page of the daemon's own threads.
+    pub table: Arc<Table>,
+    /// Words of the status page.
+    pub status: &'static [multus_ipc::sync::AtomicU64],
+    /// Words of the event ring.
+    pub events: &'static [multus_ipc::sync::AtomicU64],
+    /// Words of the force page, [`MAX_OUTPUTS`] entries a slot.
+    pub force: &'static [multus_ipc::sync::AtomicU64],
+    /// To and from the launcher.
+    pub orders: rtrb::Producer<Order>,
+    /// From the launcher.
+    pub answers: rtrb::Consumer<Answer>,
+    /// From the control thread.
+    pub requests: rtrb::Consumer<Request>,
+    /// To the control thread.
+    pub replies: rtrb::Producer<Reply>,
+    /// To and from the evidence thread, and its spares.
+    pub evidence: Vec<evidence::WatchEnd>,
+    /// Wakes this thread.
+    pub wake: Arc<Wake>,
+    /// Wakes the launcher.
+    pub wake_launcher: Arc<Wake>,
+    /// Wakes the evidence thread.
+    pub wake_evidence: Arc<Wake>,
+    /// Wakes the log thread.
+    pub wake_log: Arc<Wake>,
+    /// Wakes the control thread.
+    pub wake_control: Arc<Wake>,
+    /// Settings for all children.
+    pub settings: Settings,
+    /// For the jitter of restart delays.
+    pub seed: u64,
+    /// What the thread got of what it wanted, for the status.
+    pub realtime: crate::realtime::Granted,
+}
+
+/// How often the status is brought up to date while nothing happens, at least.
+const TICK: Duration = Duration::from_secs(1);
+/// Slots whose beat statistics are brought up to date in one turn.
+const STATISTICS_BATCH: usize = 16;
+/// From the decision to end to the end: time for the log thread to write down why.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// Exit code when one of the daemon's own threads is stuck: EX_SOFTWARE of sysexits.h.
+const EXIT_STUCK: i32 = 70;
+
+/// The watch thread's state.
+#[derive(Debug)]
+pub struct Watch {
+    supervisor: Supervisor,
+    world: Real,
+    poll: Poll,
+    timer: Timer,
+    helpers: Helpers,
+    answers: rtrb::Consumer<Answer>,
+    requests: rtrb::Consumer<Request>,
+    wake: Arc<Wake>,
+    daemon: DaemonRecord,
+    lateness: [u64; histogram::BUCKETS],
+    tick_at: MonoNs,
+    statistics: usize,
+    faults_when_armed: u64,
+    /// The daemon ends at this time: one of its threads is stuck and cannot be replaced.
+    doomed: Option<MonoNs>,
+}
+
+impl Watch {
+    /// Makes everything that needs allocation.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let slots = parts.table.slots() - 1;
+        let poll = Poll::new()?;
+        let timer = Timer::new()?;
+        poll.registry().register(&mut SourceFd(&timer.raw()), Source::Timer.token(), Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&parts.wake.raw()), Source::Wake.token(), Interest::READABLE)?;
+        let now = MonoNs::now();
+        let helpers = Helpers::new(now);
+        let status = status::Writer::new(parts.status, std::process::id());
+        let world = Real::new(
+            Arc::clone(&parts.table),
+            status,
+            event_ring::Writer::new(parts.events),
+            force::Writer::new(parts.force),
+            world::Outlets {
+                orders: parts.orders,
+                replies: parts.replies,
+                evidence: parts.evidence,
+                wake_launcher: parts.wake_launcher,
+                wake_evidence: parts.wake_evidence,
+                wake_log: parts.wake_log,
+                wake_control: parts.wake_control,
+            },
+        );
+        let daemon = DaemonRecord {
+            started_mono: now.0,
+            priority: parts.realtime.priority.unwrap_or(0),
+            locked: parts.realtime.locked,
+            ..DaemonRecord::default()
+        };
+        Ok(Self {
+            supervisor: Supervisor::new(slots, parts.settings, parts.seed),
+            world,
+            poll,
+            timer,
+            helpers,
+            answers: parts.answers,
+            requests: parts.requests,
+            wake: parts.wake,
+            daemon,
+            lateness: [0; histogram::BUCKETS],
+            tick_at: now,
+            statistics: 0,
+            faults_when_armed: 0,
+            doomed: None,
+        })
+    }
+
+    /// Watches until a shutdown is finished. The calling thread must have its priority already.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        sys::prefault_stack();
+        self.world.record(None, EventKind::DaemonStarted, [0; 4]);
+        self.turn(MonoNs::now());
+        self.faults_when_armed = sys::thread_page_faults();
+        loop {
+            let next = self.supervisor.next_deadline().min(self.helpers.next()).min(self.tick_at);
+            self.timer.arm(self.doomed.map_or(next, |end| end.min(next)));
+            match self.poll.poll(&mut events, None) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Cannot happen with descriptors that live as long as the loop; ending is what a guard can act on.
+                Err(_) => sys::exit_now(EXIT_STUCK),
+            }
+            let now = MonoNs::now();
+            self.daemon.wakeups += 1;
+            for event in &events {
+                match Source::of(event.token()) {
+                    Source::Timer => {
+                        if let Some(armed) = self.timer.fired() {
+                            let late = now.since(armed).as_nanos() as u64;
+                            self.lateness[histogram::bucket(late)] += 1;
+                            self.daemon.lateness_ns[2] = self.daemon.lateness_ns[2].max(late);
+                        }
+                    }
+                    Source::Wake => self.wake.drain(),
+                    Source::Exec { slot, generation } => {
+                        if let Some(event) = self.world.exec_report(slot, generation, &self.poll) {
+                            self.supervisor.handle(event, now, &mut self.world);
+                        }
+                    }
+                    Source::Exit { slot, generation } => self.process_event(slot, generation, now),
+                }
+            }
+            self.turn(now);
+            if self.world.is_finished() || self.doomed.is_some_and(|end| now >= end) {
+                break;
+            }
+        }
+        self.publish_daemon(MonoNs::now());
+        if self.doomed.is_some() {
+            sys::exit_now(EXIT_STUCK);
+        }
+        self.world.tell(Reply::Finished);
+        self.world.wake_others();
+    }
+
+    /// Everything after the poll that does not depend on which descriptor woke us.
+    fn turn(&mut self, now: MonoNs) {
+        self.take_answers(now);
+        self.take_requests(now);
+        while let Some(found) = self.world.evidence() {
+            let (slot, generation) = (found.slot, found.generation);
+            self.world.keep_evidence(&found, self.supervisor.child(slot));
+            self.supervisor.handle(Event::EvidenceCollected { slot, generation }, now, &mut self.world);
+        }
+        self.supervisor.handle_timeout(now, &mut self.world);
+        self.watch_helpers(now);
+        if now >= self.tick_at {
+            self.tick(now);
+        }
+        self.world.publish(&self.supervisor);
+        self.world.wake_others();
+    }
+
+    fn take_answers(&mut self, now: MonoNs) {
+        while let Ok(answer) = self.answers.pop() {
+            let event = match answer {
+                Answer::Spawned { slot, generation, pid, pidfd, report } => {
+                    self.world.adopt(slot, generation, pidfd, report, &self.poll);
+                    Event::Spawned { slot, generation, pid }
+                }
+                Answer::SpawnFailed { slot, generation, errno } => Event::SpawnFailed { slot, generation, errno },
+                Answer::Killed { slot, generation, at } => Event::Killed { slot, generation, at },
+                Answer::TreeGone { slot, generation, at, usage, leftovers } => {
+                    self.world.abandon(slot, generation, &self.poll);
+                    self.world.account(slot, self.supervisor.child(slot), usage, leftovers);
+                    Event::TreeGone { slot, generation, at }
+                }
+                Answer::JobDone { slot, generation, job, result } => Event::JobDone { slot, generation, job, result },
+                Answer::Finished => {
+                    self.world.set_finished();
+                    continue;
+                }
+            };
+            self.supervisor.handle(event, now, &mut self.world);
+        }
+    }
+
+    fn take_requests(&mut self, now: MonoNs) {
+        while let Ok(Request { id, ask }) = self.requests.pop() {
+            let world = &mut self.world;
+            let result = match ask {
+                Ask::Configure { slot, name, instance, policy, outputs, restart } => {
+                    world.define(slot, name, instance, outputs.as_slice(), now);
+                    let result = self.supervisor.configure(slot, policy, restart, now, world);
+                    world.force_as(slot, self.supervisor.child(slot), now);
+                    result
+                }
+                Ask::Command { slot, command } => self.supervisor.command(slot, command, now, world),
+                Ask::Temperature(reading) => {
+                    self.daemon.temperature = reading.map_or(0, |t| (i64::from(t) + (1 << 31)).unsigned_abs());
+                    self.supervisor.handle(Event::Temperature(reading), now, world);
+                    Ok(())
+                }
+                Ask::Settings(settings) => {
+                    self.supervisor.set_settings(settings, now, world);
+                    Ok(())
+                }
+                Ask::Reloaded { changed, removed, refused } => {
+                    world.record(None, EventKind::Reloaded, [changed, removed, refused, 0]);
+                    Ok(())
+                }
+                Ask::Shutdown => {
+                    self.daemon.stopping = true;
+                    self.supervisor.handle(Event::Shutdown, now, world);
+                    Ok(())
+                }
+            };
+            if id != 0 {
+                world.tell(Reply::Done { id, result });
+            }
+        }
+    }
+
+    fn process_event(&mut self, slot: usize, generation: u32, now: MonoNs) {
+        // The report of a failed exec was written before the process ended: first things first.
+        if let Some(event) = self.world.exec_report(slot, generation, &self.poll) {
+            self.supervisor.handle(event, now, &mut self.world);
+        }
+        if let Some(status) = self.world.exit_status(slot, generation) {
+            self.supervisor.handle(Event::Exited { slot, generation, status }, now, &mut self.world);
+        }
+    }
+
+    fn watch_helpers(&mut self, now: MonoNs) {
+        while let Some(verdict) = self.helpers.check(now, self.world.own_page()) {
+            match verdict {
+                Verdict::Replace { helper, spare } => {
+                    self.world.record(None, EventKind::HelperStuck, [helper as u64, 1, 0, 0]);
+                    if helper == Helper::Evidence {
+                        self.world.next_evidence();
+                    }
+                    self.world.tell(Reply::Replace { helper, spare });
+                }
+                Verdict::End { helper } => {
+                    if self.doomed.is_none() {
+                        self.world.record(None, EventKind::HelperStuck, [helper as u64, 0, 0, 0]);
+                        for slot in 0..self.supervisor.slots() {
+                            self.world.force_safe(slot);
+                        }
+                        self.doomed = Some(now.after(LAST_WORDS));
+                    }
+                }
+            }
+            self.daemon.stuck_helpers = self.helpers.stuck();
+        }
+    }
+
+    fn tick(&mut self, now: MonoNs) {
+        let slots = self.supervisor.slots();
+        for _ in 0..STATISTICS_BATCH.min(slots) {
+            self.world.statistics(self.statistics % slots);
+            self.statistics += 1;
+        }
+        for slot in 0..slots {
+            if let Some(generation) = self.world.unpolled(slot) {
+                self.process_event(slot, generation, now);
+            }
+        }
+        // Every slot once in two seconds, whatever their number.
+        let turns = slots.div_ceil(STATISTICS_BATCH).max(2);
+        let pause = (2 * TICK / u32::try_from(turns).unwrap_or(u32::MAX)).min(TICK);
+        self.tick_at = now.after(pause);
+        self.publish_daemon(now);
+    }
+
+    fn publish_daemon(&mut self, now: MonoNs) {
+        let max = self.daemon.lateness_ns[2];
+        for (place, per_mille) in [(0, 500), (1, 990)] {
+            let value = histogram::percentile(|b| self.lateness[b], per_mille, max);
+            self.daemon.lateness_ns[place] = value.unwrap_or(0);
+        }
+        self.daemon.too_hot = self.supervisor.is_too_hot();
+        self.daemon.page_faults = sys::thread_page_faults().saturating_sub(self.faults_when_armed);
+        self.daemon.updated_mono = now.0;
+        self.world.publish_daemon(&mut self.daemon);
+    }
+}
