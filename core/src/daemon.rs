@@ -6,11 +6,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use flexi_logger::{Cleanup, Criterion, DeferredNow, ErrorChannel, FileSpec, Logger, LoggerHandle, Naming, Record};
+use flexi_logger::writers::LogWriter;
+use flexi_logger::{DeferredNow, ErrorChannel, Logger, LoggerHandle, Record};
 use multus_contract::api::time::format_rfc3339;
 use multus_contract::config::{self, Config, LogConfig, Severity};
 use multus_contract::dirs::Dirs;
@@ -18,9 +19,10 @@ use multus_ipc::child::Heartbeat;
 use multus_ipc::map::{self, Mapping, Table};
 use multus_ipc::sync::AtomicU64;
 use multus_ipc::time::unix_ns;
-use multus_ipc::{event_ring, force, heartbeat, status};
+use multus_ipc::{MonoNs, event_ring, force, heartbeat, status};
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::capture::{Now, RotatingFile};
 use crate::launcher::{self, Hierarchy, Launcher};
 use crate::realtime::{self, Granted};
 use crate::wake::Wake;
@@ -56,9 +58,12 @@ pub fn run(options: &Options) -> Result<(), String> {
         let errors: Vec<String> = loaded.daemon_errors().map(ToString::to_string).collect();
         return Err(errors.join("\n"));
     }
-    for (dir, mode) in [(&dirs.runtime, 0o755), (&dirs.logs, 0o755), (&dirs.state, 0o750)] {
-        make_dir(dir, mode)?;
-    }
+    make_dir(&dirs.runtime, 0o755)?;
+    // A box whose disk is broken or full still has to be supervised.
+    let mut notes: Vec<String> = [(&dirs.logs, 0o755), (&dirs.state, 0o750)]
+        .into_iter()
+        .filter_map(|(dir, mode)| make_dir(dir, mode).err())
+        .collect();
     let _lock = lock(dirs)?;
     let logger = start_logger(dirs, &loaded.config.daemon.log, options.verbose)?;
     log::info!("multusd {} starts, configuration {}", env!("CARGO_PKG_VERSION"), dirs.config.display());
@@ -71,7 +76,6 @@ pub fn run(options: &Options) -> Result<(), String> {
     raise_open_files();
     crate::sys::limit_malloc_arenas();
     let (hierarchy, killed) = Hierarchy::find(&dirs.runtime);
-    let mut notes = Vec::new();
     if killed > 0 {
         log::warn!("{killed} processes that an earlier multusd left behind were killed");
     }
@@ -373,23 +377,35 @@ fn raise_open_files() {
 }
 
 fn start_logger(dirs: &Dirs, config: &LogConfig, verbose: bool) -> Result<LoggerHandle, String> {
-    let file = FileSpec::default().directory(&dirs.logs).basename("multusd").suffix("log").suppress_timestamp();
+    let file = RotatingFile::open(&dirs.logs, "multusd", config.max_size, config.files);
     let level = if verbose { flexi_logger::Duplicate::All } else { flexi_logger::Duplicate::None };
     Logger::try_with_str(config.level.as_str())
         .map_err(|error| error.to_string())?
-        .log_to_file(file)
-        .append()
+        .log_to_writer(Box::new(DaemonLog(Mutex::new(file))))
         .format(line)
-        .rotate(
-            Criterion::Size(config.max_size),
-            Naming::NumbersDirect,
-            Cleanup::KeepLogFiles(usize::from(config.files.max(1))),
-        )
         .duplicate_to_stderr(level)
-        // A full disk must not flood the terminal; what is lost here still is in the events and the status.
+        // A full disk must not flood the terminal; lost lines are counted in the file itself.
         .error_channel(ErrorChannel::DevNull)
         .start()
         .map_err(|error| format!("{}: the log cannot be written: {error}", dirs.logs.display()))
+}
+
+/// The daemon's own log: the same kind of file as the children's, written at once.
+struct DaemonLog(Mutex<RotatingFile>);
+
+impl LogWriter for DaemonLog {
+    fn write(&self, now: &mut DeferredNow, record: &Record<'_>) -> io::Result<()> {
+        let mut text = Vec::with_capacity(160);
+        line(&mut text, now, record)?;
+        text.push(b'\n');
+        let now = Now { mono_ns: MonoNs::now().0, unix_ns: unix_ns() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(&text, now);
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn line(out: &mut dyn io::Write, _: &mut DeferredNow, record: &Record<'_>) -> io::Result<()> {

@@ -1,6 +1,9 @@
 //! Bars and small curves made of block characters.
 
+use multus_contract::api::status::ChildStatus;
+
 use super::text::{Line, Tone};
+use super::units::{of_limit, time_us};
 
 /// How much of a limit is used, `columns` wide, in steps of an eighth of a column.
 pub(crate) fn bar(part: f64, columns: usize) -> Line {
@@ -25,6 +28,16 @@ pub(crate) fn sparkline(values: &[f64], columns: usize) -> Line {
         line.push(LEVELS[scaled(value, 7).min(7)].to_string(), tone_of(value));
     }
     line
+}
+
+/// What is known of a child that beats without counting its intervals.
+pub(crate) fn last_beat(child: &ChildStatus, deadline_us: u64) -> Line {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let us = |value: u64| value as f64;
+    match child.last_beat_age_us {
+        Some(age) => Line::plain(format!("age {}", of_limit(us(age), us(deadline_us)))),
+        None => Line::toned(format!("limit {}", time_us(us(deadline_us))), Tone::Dim),
+    }
 }
 
 /// Calm until it comes near the limit.

@@ -4,7 +4,7 @@ use multus_contract::api::event::Event;
 use multus_contract::api::status::ChildStatus;
 use multus_ipc::words::EventKind;
 
-use super::bar::{bar, sparkline, tone_of};
+use super::bar::{bar, last_beat, sparkline, tone_of};
 use super::event::event_line;
 use super::state::{marks, state};
 use super::text::{Line, Tone, flowed, wrapped};
@@ -70,9 +70,10 @@ impl Detail<'_> {
 
     fn beats(&self, columns: usize) -> Line {
         let child = self.child;
-        let (Some(deadline_us), Some(gaps)) = (child.deadline_us, child.beat_interval_us) else {
+        let Some(deadline_us) = child.deadline_us else {
             return Line::toned("no beats: only the end of the process is watched", Tone::Dim);
         };
+        let Some(gaps) = child.beat_interval_us else { return last_beat(child, deadline_us) };
         #[expect(clippy::cast_precision_loss, reason = "deadlines are at most a day")]
         let deadline_us = deadline_us as f64;
         let part = gaps.max / deadline_us.max(1.0);
@@ -107,7 +108,7 @@ impl Detail<'_> {
         }
         lines.extend(wrapped(&fault.detail, columns).into_iter().map(Line::plain));
         if let Some(evidence) = self.last_of(|kind| kind == EventKind::Evidence)
-            && evidence.detail.trim() != fault.detail.trim()
+            && !fault.detail.contains(evidence.detail.trim())
         {
             lines.push(Line::toned("evidence", Tone::Dim));
             let wide = columns.saturating_sub(2);

@@ -5,7 +5,7 @@
 
 use multus_contract::api::status::ChildStatus;
 
-use super::bar::{bar, sparkline, tone_of};
+use super::bar::{bar, last_beat, sparkline, tone_of};
 use super::state::{is_failing, marks, state};
 use super::text::{Line, Tone, flowed};
 use super::units::{ago, of_limit};
@@ -93,9 +93,8 @@ impl Table<'_> {
     }
 
     fn beats(&self, child: &ChildStatus, bar_columns: usize) -> Line {
-        let (Some(deadline_us), Some(gaps)) = (child.deadline_us, child.beat_interval_us) else {
-            return Line::toned("no beats", Tone::Dim);
-        };
+        let Some(deadline_us) = child.deadline_us else { return Line::toned("no beats", Tone::Dim) };
+        let Some(gaps) = child.beat_interval_us else { return last_beat(child, deadline_us) };
         #[expect(clippy::cast_precision_loss, reason = "deadlines are at most a day")]
         let deadline_us = deadline_us as f64;
         let part = gaps.max / deadline_us.max(1.0);
