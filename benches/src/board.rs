@@ -1,15 +1,16 @@
 //! Shared memory in which every bench child notes when it was born and when it failed, and finds its orders.
 //!
 //! ```text
-//! word             what                                                                      writer
-//! 0                lives so far: processes of this slot, one after the other                 child
-//! 1                number of the last life that has beaten                                   child
-//! 2                number of orders so far                                                   harness
-//! 3                what the last order asks for                                              harness
-//! 4                deaths at a young age that are still to be died                           harness, then child
-//! 5..8             reserved
-//! 8 + 4 (n mod 64) life n: birth, end, before its last beat, after its last beat             child
-//! 264              end of the slot
+//! word                  what                                                             writer
+//! 0                     lives so far: processes of this slot, one after the other        child
+//! 1                     number of the last life that has beaten                          child
+//! 2                     number of orders so far                                          harness
+//! 3                     what the last order asks for                                     harness
+//! 4                     deaths at a young age that are still to be died                  harness, then child
+//! 5..8                  reserved
+//! 8 + 4 (n mod 64)      life n: birth, end, before its last beat, after its last beat    child
+//! 264 + 256 (n mod 2)   times of the last 256 beats of life n, taken just before each    child
+//! 776                   end of the slot
 //! ```
 //! All times are CLOCK_MONOTONIC ns, 0 for none. An order concerns the life that finds it; the next life ignores it.
 
@@ -30,9 +31,12 @@ const ORDER: usize = 3;
 const YOUNG: usize = 4;
 const FIRST_LIFE: usize = 8;
 const LIFE_WORDS: usize = 4;
-const SLOT_WORDS: usize = 264;
+const BEATS: usize = 264;
+const BEATS_NOTED: usize = 256;
+const SLOT_WORDS: usize = 776;
 
-const _: () = assert!(FIRST_LIFE + LIFE_WORDS * REMEMBERED as usize == SLOT_WORDS);
+const _: () = assert!(FIRST_LIFE + LIFE_WORDS * REMEMBERED as usize == BEATS);
+const _: () = assert!(BEATS + 2 * BEATS_NOTED == SLOT_WORDS);
 
 /// What a child is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +122,9 @@ impl Slot<'_> {
         for word in 1..LIFE_WORDS {
             self.write(life, word, 0);
         }
+        for beat in self.beats_of(life) {
+            beat.store(0, Ordering::Relaxed);
+        }
         // Pairs with the Acquire load in `lives`: a counted life has its birth.
         self.words[LIVES].store(life, Ordering::Release);
         life
@@ -145,6 +152,11 @@ impl Slot<'_> {
         let left = self.words[YOUNG].load(Ordering::Acquire);
         self.words[YOUNG].store(left.saturating_sub(1), Ordering::Release);
         left > 0
+    }
+
+    /// Notes the time just before the `number`-th beat of a life.
+    pub fn beats(&self, life: u64, number: usize, at: MonoNs) {
+        self.beats_of(life)[number % BEATS_NOTED].store(at.0, Ordering::Relaxed);
     }
 
     /// Notes the last beat of a life.
@@ -197,6 +209,23 @@ impl Slot<'_> {
         Life { birth, end, before_beat, after_beat }
     }
 
+    /// The life that was there at `time`; 0 for none.
+    pub fn life_at(&self, time: u64) -> u64 {
+        let newest = self.lives();
+        let oldest = newest.saturating_sub(REMEMBERED - 1).max(1);
+        (oldest..=newest).rev().find(|life| self.life(*life).birth <= time).unwrap_or(0)
+    }
+
+    /// The first beat that a life made after `time`, as far as it is noted. Good for this life and the one before.
+    pub fn first_beat_after(&self, life: u64, time: u64) -> Option<u64> {
+        self.beats_of(life).iter().map(|word| word.load(Ordering::Relaxed)).filter(|beat| *beat > time).min()
+    }
+
+    fn beats_of(&self, life: u64) -> &[AtomicU64] {
+        let first = if life.is_multiple_of(2) { BEATS } else { BEATS + BEATS_NOTED };
+        &self.words[first..first + BEATS_NOTED]
+    }
+
     fn write(&self, life: u64, word: usize, value: u64) {
         self.words[place(life) + word].store(value, Ordering::Relaxed);
     }
@@ -223,6 +252,10 @@ mod tests {
         ours.give(Order::Kill);
         ours.die_young(1);
         assert_eq!((theirs.orders(), theirs.order()), (1, Some(Order::Kill)));
+        theirs.beats(1, 0, MonoNs(75));
+        theirs.beats(1, 1, MonoNs(80));
+        assert_eq!((ours.first_beat_after(1, 75), ours.first_beat_after(1, 80)), (Some(80), None));
+        assert_eq!((ours.life_at(69), ours.life_at(70), ours.life_at(1000)), (0, 1, 1));
         theirs.last_beat(1, MonoNs(80), MonoNs(81));
         theirs.ends(1, MonoNs(90));
         assert_eq!(ours.life(1), Life { birth: 70, end: 90, before_beat: 80, after_beat: 81 });

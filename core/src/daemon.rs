@@ -27,10 +27,13 @@ use crate::launcher::{self, Hierarchy, Launcher};
 use crate::realtime::{self, Granted};
 use crate::wake::Wake;
 use crate::watch::{self, Helper, MAX_OUTPUTS, MAX_SLOTS, SPARES, Watch};
-use crate::{control, evidence, logroom};
+use crate::{adapters, control, evidence, logroom};
 
 /// Stack of a helper thread, bytes. All of it is locked memory; 128 KiB are used at most.
 pub(crate) const STACK: usize = 256 * 1024;
+/// Stack of the control thread, bytes: reading a file that nests as deep as the TOML parser allows (80 levels) takes up to
+/// 512 KiB in a build without optimisation, 192 KiB in one with.
+const CONTROL_STACK: usize = 1024 * 1024;
 /// Events in the ring: half a megabyte.
 const RING: usize = 1024;
 /// The table has room for at least this many instances.
@@ -139,17 +142,22 @@ fn supervise(
         force: page(c"multus-force", force::words(slots * MAX_OUTPUTS)).map_err(refused("the force page"))?,
     };
     let wake = || Wake::new().map(Arc::new).map_err(refused("an event descriptor"));
-    let (wake_watch, wake_launcher, wake_evidence, wake_log, wake_control) =
-        (wake()?, wake()?, wake()?, wake()?, wake()?);
+    let (wake_watch, wake_launcher, wake_evidence, wake_log, wake_control, wake_adapters) =
+        (wake()?, wake()?, wake()?, wake()?, wake()?, wake()?);
     let (orders, orders_in) = rtrb::RingBuffer::new(slots * 6 + 64);
     let (answers, answers_in) = rtrb::RingBuffer::new(slots * 6 + 64);
     let (requests, requests_in) = rtrb::RingBuffer::new(64);
     let (replies, replies_in) = rtrb::RingBuffer::new(slots * 2 + 256);
     let (setups, setups_in) = rtrb::RingBuffer::new(64);
+    let (feeds, feeds_in) = rtrb::RingBuffer::new(64);
+    let (attach, attached) = rtrb::RingBuffer::new(slots * 4 + 64);
+    let (reports, reports_in) = rtrb::RingBuffer::new(256);
+    let (texts, texts_in) = rtrb::RingBuffer::new(256);
 
     // Lanes are handed out in the order in which Helper::lane numbers them.
     let lane = |helper: Helper| own.lane(helper.as_str(), None).map_err(refused("a lane"));
-    let (launcher_lane, control_lane) = (lane(Helper::Launcher)?, lane(Helper::Control)?);
+    let (launcher_lane, control_lane, adapters_lane) =
+        (lane(Helper::Launcher)?, lane(Helper::Control)?, lane(Helper::Adapters)?);
     let mut evidence_watch = Vec::new();
     let mut evidence_ends = Vec::new();
     for _ in 0..=SPARES {
@@ -175,6 +183,7 @@ fn supervise(
         answers: answers_in,
         requests: requests_in,
         replies,
+        reports: reports_in,
         evidence: evidence_watch,
         wake: Arc::clone(&wake_watch),
         wake_launcher: Arc::clone(&wake_launcher),
@@ -213,21 +222,31 @@ fn supervise(
             orders: orders_in,
             answers,
             setups: setups_in,
+            attach,
+            wake_adapters: Arc::clone(&wake_adapters),
             wake: Arc::clone(&wake_launcher),
             wake_watch: Arc::clone(&wake_watch),
             table: Arc::clone(&table),
             program: options.program.clone(),
+            priority: granted.priority.map(|p| p.saturating_sub(1).max(1)),
             lane: launcher_lane,
             adopts_orphans: !hierarchy.contains(),
         };
-        let priority = granted.priority.map(|p| p.saturating_sub(1).max(1));
-        start(Helper::Launcher, move || {
-            if let Some(priority) = priority {
-                // Refused only when the watch thread is refused too, which was said.
-                let _ = crate::sys::set_scheduler(nix::libc::SCHED_FIFO, priority, true);
-            }
-            Launcher::new(ends).map(Launcher::run)
-        })?
+        start(Helper::Launcher, move || Launcher::new(ends).map(Launcher::run))?
+    };
+    let adapters_thread = {
+        let ends = adapters::Ends {
+            setups: feeds_in,
+            attached,
+            reports,
+            texts,
+            wake: Arc::clone(&wake_adapters),
+            wake_watch: Arc::clone(&wake_watch),
+            priority: granted.priority.map(|p| p.saturating_sub(1).max(1)),
+            lane: adapters_lane,
+        };
+        let end = Arc::clone(&end);
+        start(Helper::Adapters, move || adapters::run(ends, &end))?
     };
     let control_thread = {
         let parts = control::Parts {
@@ -236,6 +255,9 @@ fn supervise(
             requests,
             replies: replies_in,
             setups,
+            feeds,
+            texts: texts_in,
+            wake_adapters: Arc::clone(&wake_adapters),
             wake: wake_control,
             wake_watch,
             wake_launcher,
@@ -266,7 +288,8 @@ fn supervise(
     let _ = crate::sys::set_scheduler(nix::libc::SCHED_OTHER, 0, false);
     end.store(true, Ordering::Relaxed);
     wake_evidence.wake();
-    for thread in [launcher_thread, control_thread, evidence_thread] {
+    wake_adapters.wake();
+    for thread in [launcher_thread, control_thread, evidence_thread, adapters_thread] {
         let _ = thread.join();
     }
     log_shared.finish();
@@ -285,7 +308,7 @@ fn start(helper: Helper, work: impl FnOnce() -> io::Result<()> + Send + 'static)
     };
     thread::Builder::new()
         .name(name)
-        .stack_size(STACK)
+        .stack_size(if helper == Helper::Control { CONTROL_STACK } else { STACK })
         .spawn(body)
         .map_err(|error| format!("the {} thread: {error}", helper.as_str()))
 }

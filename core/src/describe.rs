@@ -41,6 +41,7 @@ pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64) -> String {
         },
         FaultKind::ExecFailed => exec(a, b),
         FaultKind::CheckFailed => format!("its check failed {} in a row ({})", times(a), job_result(b, c)),
+        FaultKind::Trigger => "it reported itself that it does not work (WATCHDOG=trigger)".to_owned(),
         FaultKind::SpawnFailed => format!("the system made no process for it: {}", errno(a)),
     };
     if granted_ns > 0 {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | watch | SCHED_FIFO | [`watch`]: looks at heartbeats, decides, forces outputs |
 //! | launcher | SCHED_FIFO, one less | [`launcher`]: makes and ends processes, through the spawner process |
+//! | adapters | SCHED_FIFO, one less | [`adapters`]: turns notices of foreign programs into beats |
 //! | evidence | ordinary | [`evidence`]: finds out what a faulty process was doing |
 //! | log | ordinary | [`logroom`]: output of children, events, the daemon's own log |
 //! | control | ordinary | [`control`]: control socket, configuration, signals, temperature |
@@ -11,6 +12,7 @@
 //! Between the watch thread and the others there are only wait-free rings, event descriptors and shared pages.
 #![deny(unsafe_code)]
 
+pub mod adapters;
 pub mod capture;
 pub mod control;
 pub mod ctl;

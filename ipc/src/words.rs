@@ -79,6 +79,8 @@ words! {
         CheckFailed = 7 "check-failed",
         /// The system could not make a process (memory, process limit).
         SpawnFailed = 8 "spawn-failed",
+        /// The program itself reported that it does not work (`WATCHDOG=trigger`).
+        Trigger = 9 "watchdog-trigger",
     }
 }
 

@@ -61,14 +61,23 @@ fn live(birth: MonoNs, slot: Slot<'_>, every_ns: u64) -> ExitCode {
     let mut random = Random::new(birth.0);
     let heartbeat = Heartbeat::from_env();
     let young_end = slot.takes_young_death().then(|| MonoNs(birth.0 + 2_000_000 + random.below(43_000_000)));
+    slot.beats(life, 0, MonoNs::now());
     heartbeat.ready();
     slot.beaten(life);
+    let mut beats = 1;
+    let mut beat = || {
+        let before = MonoNs::now();
+        slot.beats(life, beats, before);
+        heartbeat.beat();
+        beats += 1;
+        before
+    };
     let mut next = MonoNs::now();
     loop {
         next = MonoNs(next.0 + every_ns);
         if let Some(end) = young_end.filter(|end| *end <= next) {
             sleep_until(end);
-            return fail(if life % 2 == 0 { Order::Kill } else { Order::Exit }, slot, life);
+            return fail(if life.is_multiple_of(2) { Order::Kill } else { Order::Exit }, slot, life);
         }
         sleep_until(next);
         if slot.orders() != known_orders
@@ -77,24 +86,19 @@ fn live(birth: MonoNs, slot: Slot<'_>, every_ns: u64) -> ExitCode {
             // One to eight beats more, then some part of a period: the failure comes at any phase of whatever the
             // supervisor does in step with the beats.
             for _ in 0..=random.below(8) {
-                beat(&heartbeat, slot, life);
+                beat();
                 next = MonoNs(next.0 + every_ns);
                 sleep_until(next);
             }
-            beat(&heartbeat, slot, life);
+            let before = beat();
+            slot.last_beat(life, before, MonoNs::now());
             if order != Order::Hang {
                 sleep_until(MonoNs(next.0 + random.below(every_ns)));
             }
             return fail(order, slot, life);
         }
-        heartbeat.beat();
+        beat();
     }
-}
-
-fn beat(heartbeat: &Heartbeat, slot: Slot<'_>, life: u64) {
-    let before = MonoNs::now();
-    heartbeat.beat();
-    slot.last_beat(life, before, MonoNs::now());
 }
 
 fn fail(order: Order, slot: Slot<'_>, life: u64) -> ExitCode {

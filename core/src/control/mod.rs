@@ -35,7 +35,7 @@ use crate::launcher::{Hierarchy, SlotSetup};
 use crate::realtime::Granted;
 use crate::wake::Wake;
 use crate::watch::{Ask, Helper, Reply, Request};
-use crate::{describe, evidence, logroom};
+use crate::{adapters, describe, evidence, logroom};
 use clients::{Client, Input, MAX_CLIENTS};
 use roster::{Outlet, Roster};
 use status::Sources;
@@ -64,6 +64,12 @@ pub struct Parts {
     pub replies: rtrb::Consumer<Reply>,
     /// To the launcher.
     pub setups: rtrb::Producer<SlotSetup>,
+    /// To the adapters thread: sockets.
+    pub feeds: rtrb::Producer<adapters::Setup>,
+    /// From the adapters thread: what programs say of themselves.
+    pub texts: rtrb::Consumer<adapters::Text>,
+    /// Wakes the adapters thread.
+    pub wake_adapters: Arc<Wake>,
     /// Wakes this thread.
     pub wake: Arc<Wake>,
     /// Wakes the watch thread.
@@ -109,20 +115,16 @@ const EVENTS_BATCH: usize = 256;
 struct Rings {
     requests: rtrb::Producer<Request>,
     setups: rtrb::Producer<SlotSetup>,
+    feeds: rtrb::Producer<adapters::Setup>,
     wake_watch: Arc<Wake>,
     wake_launcher: Arc<Wake>,
+    wake_adapters: Arc<Wake>,
     lane: Lane,
 }
 
 impl Rings {
-    fn request(&mut self, mut request: Request) {
-        while let Err(rtrb::PushError::Full(back)) = self.requests.push(request) {
-            request = back;
-            self.wake_watch.wake();
-            self.lane.beat();
-            std::thread::park_timeout(RING_PAUSE);
-        }
-        self.wake_watch.wake();
+    fn request(&mut self, request: Request) {
+        push(&mut self.requests, request, &self.wake_watch, &self.lane);
     }
 }
 
@@ -131,17 +133,26 @@ impl Outlet for Rings {
         self.request(Request { id: 0, ask });
     }
 
-    fn set_up(&mut self, mut setup: SlotSetup) {
+    fn set_up(&mut self, setup: SlotSetup) {
         // The launcher must know a slot before the watch thread orders something for it: both rings are in order,
         // and this one is filled first.
-        while let Err(rtrb::PushError::Full(back)) = self.setups.push(setup) {
-            setup = back;
-            self.wake_launcher.wake();
-            self.lane.beat();
-            std::thread::park_timeout(RING_PAUSE);
-        }
-        self.wake_launcher.wake();
+        push(&mut self.setups, setup, &self.wake_launcher, &self.lane);
     }
+
+    fn feed(&mut self, setup: adapters::Setup) {
+        push(&mut self.feeds, setup, &self.wake_adapters, &self.lane);
+    }
+}
+
+/// Pushes into a ring; while it is full, wakes its reader and waits a moment. The readers of these rings are watched.
+fn push<T>(ring: &mut rtrb::Producer<T>, mut item: T, reader: &Wake, lane: &Lane) {
+    while let Err(rtrb::PushError::Full(back)) = ring.push(item) {
+        item = back;
+        reader.wake();
+        lane.beat();
+        std::thread::park_timeout(RING_PAUSE);
+    }
+    reader.wake();
 }
 
 /// A command of a client that concerns several instances and is answered once.
@@ -169,6 +180,7 @@ struct Control {
     roster: Roster,
     clients: BTreeMap<usize, Client>,
     next_client: usize,
+    texts: rtrb::Consumer<adapters::Text>,
     pending: BTreeMap<u64, (u64, String)>,
     commands: BTreeMap<u64, Pending>,
     next_id: u64,
@@ -196,11 +208,14 @@ pub fn run(parts: Parts) -> io::Result<()> {
         rings: Rings {
             requests: parts.requests,
             setups: parts.setups,
+            feeds: parts.feeds,
             wake_watch: parts.wake_watch,
             wake_launcher: parts.wake_launcher,
+            wake_adapters: parts.wake_adapters,
             lane: parts.lane,
         },
         replies: parts.replies,
+        texts: parts.texts,
         wake: parts.wake,
         pages: parts.pages,
         table: parts.table,
@@ -252,6 +267,11 @@ impl Control {
         while let Ok(reply) = self.replies.pop() {
             self.hear(reply);
         }
+        while let Ok(adapters::Text { slot, text }) = self.texts.pop() {
+            self.roster.say(slot, text);
+        }
+        // Again in every round: a connection that could not be taken for want of descriptors is no new event.
+        self.accept();
         let now = MonoNs::now();
         self.read_temperature(now);
         let tokens: Vec<usize> = self.clients.keys().copied().collect();
@@ -294,6 +314,7 @@ impl Control {
                 }
             }
             Reply::Removed { slot } => {
+                self.rings.feed(adapters::Setup::Drop { slot });
                 if self.roster.removed(slot) {
                     self.roster.reload(&mut self.rings);
                 }
@@ -319,7 +340,7 @@ impl Control {
                     let _ = logroom::run(&shared, spare as u64, lane);
                 })
             }),
-            Helper::Launcher | Helper::Control => None,
+            Helper::Launcher | Helper::Control | Helper::Adapters => None,
         };
         match started {
             Some(Ok(_)) => log::warn!("another {} thread was started", helper.as_str()),
@@ -417,11 +438,8 @@ impl Control {
                     break;
                 }
                 Input::Closed => {
-                    if client.events.is_none() || !client.flush() {
-                        self.close(token);
-                        return;
-                    }
-                    // Events that were asked for are still sent to a client that only closed its sending side.
+                    // What was asked for is still sent to a client that only closed its sending side.
+                    client.closing |= client.events.is_none();
                     break;
                 }
             }

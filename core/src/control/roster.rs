@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use multus_contract::api::command::ReloadReport;
@@ -13,9 +14,9 @@ use multus_ipc::text::Name;
 use multus_supervisor::Command;
 
 use crate::launcher::{Group, Hierarchy, SlotSetup, plan};
-use crate::logroom;
 use crate::policy;
 use crate::watch::Ask;
+use crate::{adapters, logroom};
 
 /// Where the consequences go. The real one waits for room in the rings.
 pub(super) trait Outlet {
@@ -23,6 +24,8 @@ pub(super) trait Outlet {
     fn ask(&mut self, ask: Ask);
     /// To the launcher.
     fn set_up(&mut self, setup: SlotSetup);
+    /// To the adapters thread.
+    fn feed(&mut self, setup: adapters::Setup);
 }
 
 /// One child instance.
@@ -34,8 +37,15 @@ pub(super) struct Instance {
     pipes: Arc<[OwnedFd; 2]>,
     output: Arc<[OwnedFd; 2]>,
     groups: Arc<(Group, Group)>,
+    /// Memory and process limits of the cgroup; `None` before it is made.
+    limits: Option<(Option<u64>, Option<u64>)>,
+    join: Vec<PathBuf>,
     parameters: u64,
     told: Option<(multus_supervisor::Policy, ChildConfig)>,
+    /// What the program says of itself (`STATUS=`).
+    pub(super) text: String,
+    /// Whether it has a notify socket.
+    fed: bool,
 }
 
 /// All child instances.
@@ -77,6 +87,13 @@ impl Roster {
 
     pub(super) fn child_of(&self, instance: &Instance) -> Option<&ChildConfig> {
         self.config.children.iter().find(|c| c.name == instance.child)
+    }
+
+    /// What a program says of itself.
+    pub(super) fn say(&mut self, slot: usize, text: String) {
+        if let Some(instance) = self.instances.values_mut().find(|i| i.slot == slot) {
+            instance.text = text;
+        }
     }
 
     /// A slot is free again. True when the configuration should be applied once more.
@@ -187,7 +204,20 @@ impl Roster {
             Ok((pipes, output)) => {
                 let groups = Arc::new((Group::default(), Group::default()));
                 let child = child.name.clone();
-                let instance = Instance { slot, child, number, pipes, output, groups, parameters: 0, told: None };
+                let instance = Instance {
+                    slot,
+                    child,
+                    number,
+                    pipes,
+                    output,
+                    groups,
+                    limits: None,
+                    join: Vec::new(),
+                    parameters: 0,
+                    told: None,
+                    text: String::new(),
+                    fed: false,
+                };
                 self.instances.insert(name, instance);
             }
             Err(error) => {
@@ -218,10 +248,20 @@ impl Roster {
             instance.number = number;
             instance.told = Some((policy, child.clone()));
             let mut slot_plan = plan::plan(child, number, &self.dirs, self.hierarchy.limits());
-            let (main, join) = self.hierarchy.group(&name, slot_plan.cgroup_limits);
-            plan::with_joins(&mut slot_plan, join);
-            let (jobs, _) = self.hierarchy.group(&format!("{name}:job"), (None, None));
-            instance.groups = Arc::new((main, jobs));
+            if instance.limits != Some(slot_plan.cgroup_limits) {
+                instance.limits = Some(slot_plan.cgroup_limits);
+                let (main, join) = self.hierarchy.group(&name, slot_plan.cgroup_limits);
+                let (jobs, _) = self.hierarchy.group(&format!("{name}:job"), (None, None));
+                instance.groups = Arc::new((main, jobs));
+                instance.join = join;
+            }
+            plan::with_joins(&mut slot_plan, instance.join.clone());
+            if slot_plan.fed && !instance.fed {
+                let path = plan::notify_path(&self.dirs, &name);
+                let socket = adapters::notify_socket(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+                out.feed(adapters::Setup::Feed { slot: instance.slot, name: name.clone(), socket });
+                instance.fed = true;
+            }
             self.log.add(instance.slot, &name, child.log, Arc::clone(&instance.pipes));
             out.set_up(SlotSetup {
                 slot: instance.slot,
@@ -248,6 +288,7 @@ fn needs_restart(old: &ChildConfig, new: &ChildConfig) -> bool {
     let mut same = old.clone();
     same.description.clone_from(&new.description);
     same.enabled = new.enabled;
+    same.instances = new.instances;
     same.restart = new.restart.clone();
     same.stop = new.stop;
     same.check.clone_from(&new.check);

@@ -44,6 +44,7 @@ impl Sources<'_> {
                 let mut status = self.child(instance.slot, &record, now);
                 status.name.clone_from(name);
                 status.description = child.map(|c| c.description.clone()).unwrap_or_default();
+                status.text = Some(instance.text.clone()).filter(|text| !text.is_empty());
                 status.method = child.map_or("", |c| c.heartbeat.method.as_str()).to_owned();
                 status.forced_outputs = outputs.get(&instance.slot).cloned().unwrap_or_default();
                 Some(status)
@@ -89,7 +90,7 @@ impl Sources<'_> {
 
     fn child(&self, slot: usize, record: &SlotRecord, now: Clock) -> ChildStatus {
         let running = record.state == StateCode::Running;
-        let last_beat = if running && record.deadline_ns != 0 {
+        let last_beat = if running && !matches!(record.deadline_ns, 0 | u64::MAX) {
             // The page itself knows better than the last look of the watch loop. A time in the future is the child's
             // nonsense, and about to be found.
             HeartbeatReader::new(self.table.page(slot)).look(0).time.0
@@ -104,7 +105,7 @@ impl Sources<'_> {
             pid: Some(record.pid).filter(|pid| *pid != 0),
             since: now.wall(record.since_mono),
             restarts: record.restarts,
-            deadline_us: Some(record.deadline_ns / 1000).filter(|us| *us != 0),
+            deadline_us: Some(record.deadline_ns).filter(|ns| !matches!(*ns, 0 | u64::MAX)).map(|ns| ns / 1000),
             last_beat_age_us: (last_beat != 0 && record.pid != 0).then(|| age(last_beat)),
             beat_interval_us: (record.interval_ns[2] != 0).then(|| spread(record.interval_ns)),
             safe_state: has(flag::SAFE_STATE),

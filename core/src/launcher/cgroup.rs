@@ -12,6 +12,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use multus_ipc::MonoNs;
+
+/// How long processes of an earlier daemon may take to go after SIGKILL; then this one starts all the same.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where cgroups can be made, found out once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +110,7 @@ impl Hierarchy {
     pub fn remove(&self) {
         for base in [&self.v2, &self.v1_pids, &self.v1_memory].into_iter().flatten() {
             for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-                let _ = fs::remove_dir(entry.path());
+                remove_tree(&entry.path());
             }
             let _ = fs::remove_dir(base);
         }
@@ -162,7 +168,14 @@ impl V2 {
 impl Group {
     /// The directory to make a process in (version 2).
     pub fn dir(&self) -> Option<OwnedFd> {
-        self.v2.as_ref()?.lock().dir.try_clone().ok().map(OwnedFd::from)
+        let v2 = self.v2.as_ref()?;
+        let mut open = v2.lock();
+        // After a change of limits two of these stand for the same cgroup; the other one may have renewed it.
+        let is_gone = open.events.read_at(&mut [0; 64], 0).is_err();
+        if is_gone && let Ok(new) = V2::open(&v2.path, &v2.limits) {
+            *open = new;
+        }
+        open.dir.try_clone().ok().map(OwnedFd::from)
     }
 
     /// Whether it contains anything at all, or is none.
@@ -195,15 +208,24 @@ impl Group {
         }
     }
 
+    /// Sends SIGKILL to every process in it, one by one: who forks meanwhile is left, but others can be made in it after.
+    pub fn kill_members(&self) {
+        for pid in self.members() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
     /// Makes an empty cgroup fit for the next process. Linux (seen on 6.18) also kills what is cloned into a cgroup
     /// that was killed as a whole before, so such a one is replaced by a new one of the same name.
-    pub fn renew(&self) {
+    ///
+    /// `anyway`: also when it was not killed, because a process could not be made in it.
+    pub fn renew(&self, anyway: bool) {
         let Some(v2) = &self.v2 else { return };
         let mut open = v2.lock();
-        if !open.killed {
+        if !open.killed && !anyway {
             return;
         }
-        if fs::remove_dir(&v2.path).is_ok()
+        if (remove_tree(&v2.path) || anyway)
             && let Ok(new) = V2::open(&v2.path, &v2.limits)
         {
             *open = new;
@@ -273,18 +295,37 @@ fn kill_members(procs: &Path) -> usize {
     found.len()
 }
 
-/// Kills what an earlier daemon left below `dir` and removes the directories that are empty.
+/// Kills what an earlier daemon left below `dir` and removes the directories.
 fn clear(dir: &Path) -> usize {
     let mut killed = 0;
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() {
-            killed += kill_members(&path.join("cgroup.procs"));
+        if !path.is_dir() {
+            continue;
+        }
+        killed += kill_members(&path.join("cgroup.procs"));
+        // A cgroup that was killed as a whole must go, see `Group::renew`; it can as soon as its last process has.
+        let begun = MonoNs::now();
+        while !remove_tree(&path) && MonoNs::now().since(begun) < CLEAR_PATIENCE {
+            kill_members(&path.join("cgroup.procs"));
             let _ = fs::write(path.join("cgroup.kill"), "1");
-            let _ = fs::remove_dir(&path);
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
     killed
+}
+
+/// Removes an empty cgroup with those that were made in it; false when a process is left.
+fn remove_tree(dir: &Path) -> bool {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    match fs::remove_dir(dir) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// FNV-1a: names the daemon's cgroup after its runtime directory, so that two daemons do not share one.

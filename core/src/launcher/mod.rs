@@ -9,7 +9,7 @@ mod orphans;
 pub mod plan;
 pub mod spawner;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -31,6 +31,7 @@ pub use cgroup::{Group, Hierarchy};
 use plan::{JobPlan, SlotPlan};
 use spawner::{Descriptors, Spawner};
 
+use crate::adapters::Attach;
 use crate::sys::{self, Usage};
 use crate::wake::Wake;
 
@@ -90,6 +91,10 @@ pub struct Ends {
     pub answers: rtrb::Producer<Answer>,
     /// From the control thread.
     pub setups: rtrb::Consumer<SlotSetup>,
+    /// To the adapters thread.
+    pub attach: rtrb::Producer<Attach>,
+    /// Wakes the adapters thread.
+    pub wake_adapters: Arc<Wake>,
     /// Wakes the launcher.
     pub wake: Arc<Wake>,
     /// Wakes the watch thread.
@@ -98,6 +103,8 @@ pub struct Ends {
     pub table: Arc<Table>,
     /// The program that can be the spawner.
     pub program: PathBuf,
+    /// SCHED_FIFO priority of this thread and the spawner.
+    pub priority: Option<u8>,
     /// The thread's own heartbeat.
     pub lane: Lane,
     /// Whether orphans become children of the daemon (there is no cgroup).
@@ -136,6 +143,8 @@ struct Killing {
     since: MonoNs,
     usage: Option<Usage>,
     leftovers: u32,
+    /// Without a cgroup: processes that had left its session and were killed.
+    orphans: BTreeSet<i32>,
 }
 
 #[derive(Debug)]
@@ -149,6 +158,8 @@ struct Running {
     until: MonoNs,
     timed_out: bool,
     cancelled: bool,
+    /// It has ended; what it started may not have.
+    ended: Option<ExitStatus>,
     groups: Arc<(Group, Group)>,
 }
 
@@ -183,9 +194,13 @@ impl Launcher {
     /// # Errors
     /// What the system refused.
     pub fn new(ends: Ends) -> io::Result<Self> {
+        if let Some(priority) = ends.priority {
+            // Refused only when the watch thread is refused too, which is said there.
+            let _ = sys::set_scheduler(libc::SCHED_FIFO, priority, true);
+        }
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&ends.wake.raw()), WAKE, Interest::READABLE)?;
-        let spawner = Spawner::start(&ends.program)?;
+        let spawner = Spawner::start(&ends.program, ends.priority)?;
         poll.registry().register(&mut SourceFd(&spawner.socket().as_raw_fd()), SPAWNER, Interest::READABLE)?;
         let slots = (0..ends.table.slots()).map(|_| Slot::default()).collect();
         Ok(Self {
@@ -248,7 +263,7 @@ impl Launcher {
     fn pause(&self) -> Duration {
         let now = MonoNs::now();
         let killing = self.slots.iter().any(|s| s.process.as_ref().is_some_and(|p| p.killing.is_some()));
-        let ending = self.jobs.values().any(|j| j.timed_out || j.cancelled);
+        let ending = self.jobs.values().any(|j| j.timed_out || j.cancelled || j.ended.is_some());
         let soonest = self.jobs.values().map(|j| j.until.since(now)).min().unwrap_or(IDLE);
         let pause = if killing || ending || !self.backlog.is_empty() { RETRY } else { soonest.min(IDLE) };
         pause.max(RETRY)
@@ -311,7 +326,15 @@ impl Launcher {
                 let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
                 page.write_all_at(&bytes, 0)?;
                 self.ends.table.install(slot, page.as_fd())?;
-                Some(page)
+                if setup.plan.fed {
+                    let page = OwnedFd::from(page);
+                    let attach = Attach::Page { slot, generation, page };
+                    self.ends.attach.push(attach).map_err(|_| io::Error::from_raw_os_error(libc::EAGAIN))?;
+                    self.ends.wake_adapters.wake();
+                    None
+                } else {
+                    Some(page)
+                }
             }
         };
         let (report, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)?;
@@ -356,6 +379,11 @@ impl Launcher {
                 let token = Token(slot);
                 let _ = self.poll.registry().register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE);
                 let Some(setup) = &self.slots[slot].setup else { return };
+                if setup.plan.fed {
+                    // Room was there for the page, which the adapters thread takes out first.
+                    let _ = self.ends.attach.push(Attach::Process { slot, generation, pid });
+                    self.ends.wake_adapters.wake();
+                }
                 let (output, groups) = (Arc::clone(&setup.output), Arc::clone(&setup.groups));
                 self.slots[slot].process = Some(Process { generation, pid, pidfd, killing: None, output, groups });
                 let pid = pid.unsigned_abs();
@@ -377,11 +405,17 @@ impl Launcher {
                     until,
                     timed_out: false,
                     cancelled: false,
+                    ended: None,
                     groups,
                 };
                 self.jobs.insert(tag, running);
             }
-            (Err(errno), None) => self.answer(Answer::SpawnFailed { slot, generation, errno }),
+            (Err(errno), None) => {
+                if let Some(setup) = &self.slots[slot].setup {
+                    setup.groups.0.renew(true);
+                }
+                self.answer(Answer::SpawnFailed { slot, generation, errno });
+            }
             (Err(errno), Some((job, _))) => self.job_ended(slot, generation, job, JobResult::NotStarted(errno)),
         }
     }
@@ -405,7 +439,7 @@ impl Launcher {
                 }
             }
         }
-        match Spawner::start(&self.ends.program) {
+        match Spawner::start(&self.ends.program, self.ends.priority) {
             Ok(spawner) => {
                 let fd = spawner.socket().as_raw_fd();
                 let _ = self.poll.registry().register(&mut SourceFd(&fd), SPAWNER, Interest::READABLE);
@@ -437,7 +471,7 @@ impl Launcher {
                 process.groups.0.kill();
             }
             let at = MonoNs::now();
-            process.killing.get_or_insert(Killing { since: at, usage: None, leftovers: 0 });
+            process.killing.get_or_insert(Killing { since: at, usage: None, leftovers: 0, orphans: BTreeSet::new() });
             self.answer(Answer::Killed { slot, generation, at });
         }
         self.finish_kill(slot);
@@ -474,20 +508,22 @@ impl Launcher {
             }
         } else {
             let (pid, since) = (process.pid, killing.since);
+            let mut killed = std::mem::take(&mut killing.orphans);
             let known = self.jobs_and_children();
             let name = self.slots[slot].setup.as_ref().map_or("", |s| s.plan.name.as_str());
-            let killed = orphans::kill(name, &known);
-            if let Some(killing) = self.slots[slot].process.as_mut().and_then(|p| p.killing.as_mut()) {
-                killing.leftovers += killed;
-            }
+            let all = orphans::kill(name, &known, &mut killed);
             let group_lives = kill(Pid::from_raw(-pid), None).is_ok();
-            if group_lives && MonoNs::now().since(since) < GROUP_PATIENCE {
+            if let Some(killing) = self.slots[slot].process.as_mut().and_then(|p| p.killing.as_mut()) {
+                killing.leftovers = u32::try_from(killed.len()).unwrap_or(u32::MAX);
+                killing.orphans = killed;
+            }
+            if (group_lives || !all) && MonoNs::now().since(since) < GROUP_PATIENCE {
                 return;
             }
         }
         let Some(process) = self.slots[slot].process.take() else { return };
         let _ = self.poll.registry().deregister(&mut SourceFd(&process.pidfd.as_raw_fd()));
-        process.groups.0.renew();
+        process.groups.0.renew(false);
         let Some(killing) = process.killing else { return };
         let (usage, leftovers) = (killing.usage.unwrap_or_default(), killing.leftovers);
         drop(process.output);
@@ -543,23 +579,37 @@ impl Launcher {
         Ok(())
     }
 
+    /// Whether no other command of the same child runs or is about to.
+    fn is_alone(&self, tag: u64) -> bool {
+        let Some(slot) = self.jobs.get(&tag).map(|job| job.slot) else { return false };
+        let others = self.jobs.iter().any(|(other, job)| *other != tag && job.slot == slot);
+        !others && !self.asked.values().any(|asked| asked.slot == slot && asked.job.is_some())
+    }
+
     fn attend_jobs(&mut self) {
         let now = MonoNs::now();
         let tags: Vec<u64> = self.jobs.keys().copied().collect();
         for tag in tags {
+            let alone = self.is_alone(tag);
             let Some(running) = self.jobs.get_mut(&tag) else { continue };
-            if now >= running.until && !running.timed_out {
+            if now >= running.until && !running.timed_out && running.ended.is_none() {
                 running.timed_out = true;
                 end_job(running);
             }
-            let Ok(Some(status)) = sys::exit_status(running.pidfd.as_fd()) else { continue };
-            // Nothing that a command started outlives it.
-            let _ = kill(Pid::from_raw(-running.pid), Signal::SIGKILL);
-            let _ = sys::reap(running.pidfd.as_fd());
-            if running.groups.1.is_populated() {
-                running.groups.1.kill();
+            if running.ended.is_none() {
+                let Ok(Some(status)) = sys::exit_status(running.pidfd.as_fd()) else { continue };
+                running.ended = Some(status);
+                // Nothing that a command started outlives it.
+                let _ = kill(Pid::from_raw(-running.pid), Signal::SIGKILL);
+                let _ = sys::reap(running.pidfd.as_fd());
+                let _ = self.poll.registry().deregister(&mut SourceFd(&running.pidfd.as_raw_fd()));
             }
-            let _ = self.poll.registry().deregister(&mut SourceFd(&running.pidfd.as_raw_fd()));
+            let Some(status) = running.ended else { continue };
+            // What left its session goes with the last command of this child that runs: they share a cgroup.
+            if alone && running.groups.1.is_populated() {
+                running.groups.1.kill_members();
+                continue;
+            }
             let result = match (running.timed_out, exec_failure(&running.report), status) {
                 (true, _, _) => JobResult::TimedOut,
                 (_, Some((_, errno)), _) => JobResult::NotStarted(errno),
@@ -567,7 +617,6 @@ impl Launcher {
                 (_, _, ExitStatus::Code(code)) => JobResult::Code(code),
                 (_, _, ExitStatus::Signal(signal, _)) => JobResult::Signal(signal),
             };
-            running.groups.1.renew();
             if let Some(ended) = self.jobs.remove(&tag)
                 && !ended.cancelled
             {
@@ -612,9 +661,12 @@ impl Launcher {
 }
 
 fn end_job(running: &Running) {
+    if running.ended.is_some() {
+        // It is reaped: its number may be somebody else's by now.
+        return;
+    }
     let _ = sys::pidfd_signal(running.pidfd.as_fd(), libc::SIGKILL);
     let _ = kill(Pid::from_raw(-running.pid), Signal::SIGKILL);
-    running.groups.1.kill();
 }
 
 /// What the way to exec reported, if it failed: step and error number. Reads without waiting.

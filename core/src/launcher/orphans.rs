@@ -1,26 +1,29 @@
 //! Without a cgroup: processes that a child left behind in sessions of their own. When their parents end, they become
 //! children of the daemon (it is a "subreaper"), and are known by the `MULTUS_NAME` in their environment.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd;
 
 use crate::sys;
 
-/// Kills adopted processes of the instance `name` and reaps those that ended; `known` are no orphans. Returns how
-/// many were killed.
-pub(super) fn kill(name: &str, known: &[i32]) -> u32 {
-    let mut killed = 0;
+/// One round: kills adopted processes of the instance `name`, notes them in `killed`, and reaps those that ended;
+/// `known` are no orphans. True when that was all: who is killed leaves its own children to us, which the next round
+/// finds.
+pub(super) fn kill(name: &str, known: &[i32], killed: &mut BTreeSet<i32>) -> bool {
+    let mut done = true;
     for pid in adopted() {
         if known.contains(&pid) {
             continue;
         }
         let Ok(pidfd) = sys::pidfd_open(pid) else { continue };
         if belongs_to(pid, name) && sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL).is_ok() {
-            killed += 1;
+            killed.insert(pid);
+            done = false;
         }
-        let _ = sys::reap(pidfd.as_fd());
+        done &= !matches!(sys::reap(pidfd.as_fd()), Ok(Some(_)));
     }
-    killed
+    done
 }
 
 /// Reaps orphans that ended.

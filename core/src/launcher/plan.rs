@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use multus_contract::config::{ChildConfig, Method};
+use multus_contract::config::{ChildConfig, Method, NO_DEADLINE};
 use multus_contract::dirs::Dirs;
 use multus_supervisor::Job;
 use serde::{Deserialize, Serialize};
@@ -100,8 +100,10 @@ pub struct SlotPlan {
     pub name: String,
     /// The main program, encoded for the spawner.
     pub program: Vec<u8>,
-    /// Whether it gets a heartbeat page, and with which deadline in ns.
+    /// Whether it has a heartbeat page, and with which deadline in ns.
     pub heartbeat: Option<u64>,
+    /// Whether the adapters thread writes that page, and not the child itself.
+    pub fed: bool,
     /// What asks it to stop.
     pub stop_signal: i32,
     /// Its other commands, by number of the job.
@@ -142,9 +144,10 @@ pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: b
     add(Job::Check, check);
     SlotPlan {
         heartbeat: match child.heartbeat.method {
-            Method::SharedMemory => Some(multus_ipc::time::duration_ns(child.heartbeat.deadline)),
+            Method::SharedMemory | Method::Notify => Some(multus_ipc::time::duration_ns(child.heartbeat.deadline)),
             Method::None => None,
         },
+        fed: child.heartbeat.method == Method::Notify,
         stop_signal: child.stop.signal,
         on_daemon_exit: job(&hooks.on_daemon_exit, "on-daemon-exit", hooks.timeout),
         jobs,
@@ -152,6 +155,11 @@ pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: b
         program: encode(&main),
         name,
     }
+}
+
+/// Where the notify socket of an instance lies.
+pub fn notify_path(dirs: &Dirs, name: &str) -> PathBuf {
+    dirs.runtime.join("notify").join(name)
 }
 
 /// Adds cgroup.procs files that the main program has to join by itself.
@@ -180,8 +188,18 @@ fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, lim
     environment.insert("MULTUS_NAME".into(), name.into());
     environment.insert("MULTUS_INSTANCE".into(), instance.to_string());
     environment.insert("MULTUS_CONFIG".into(), dirs.parameter_file(name).display().to_string());
-    if child.heartbeat.method == Method::SharedMemory {
-        environment.insert("MULTUS_HEARTBEAT_FD".into(), HEARTBEAT_FD.to_string());
+    match child.heartbeat.method {
+        Method::SharedMemory => {
+            environment.insert("MULTUS_HEARTBEAT_FD".into(), HEARTBEAT_FD.to_string());
+        }
+        Method::Notify => {
+            // As systemd does; WATCHDOG_PID is set by the spawner, who knows the number.
+            environment.insert("NOTIFY_SOCKET".into(), notify_path(dirs, name).display().to_string());
+            if child.heartbeat.deadline != NO_DEADLINE {
+                environment.insert("WATCHDOG_USEC".into(), child.heartbeat.deadline.as_micros().to_string());
+            }
+        }
+        Method::None => {}
     }
     for (variable, path) in dirs.variables() {
         environment.insert(variable.into(), path.display().to_string());
@@ -221,10 +239,13 @@ fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, lim
     }
 }
 
+/// Variables of the main program that its commands do not get.
+const PRIVATE: [&str; 3] = ["MULTUS_HEARTBEAT_FD=", "NOTIFY_SOCKET=", "WATCHDOG_USEC="];
+
 fn helper_program(main: &Program, command: &[String], word: &str, identity: Option<Identity>) -> Program {
     let path = main.environment.iter().find_map(|v| v.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     let mut environment: Vec<String> =
-        main.environment.iter().filter(|v| !v.starts_with("MULTUS_HEARTBEAT_FD=")).cloned().collect();
+        main.environment.iter().filter(|v| !PRIVATE.iter().any(|private| v.starts_with(private))).cloned().collect();
     environment.push(format!("MULTUS_JOB={word}"));
     Program {
         paths: command.first().map(|c| candidates(c, path)).unwrap_or_default(),

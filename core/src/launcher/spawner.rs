@@ -64,18 +64,19 @@ impl Spawner {
     /// Starts the spawner: `program` is multusd itself.
     ///
     /// Must be called from a thread that lives as long as the daemon: when it ends, the kernel kills the spawner and
-    /// all children (parent-death signal).
+    /// all children (parent-death signal). With a priority the spawner itself runs under SCHED_FIFO, so that a restart
+    /// does not wait for a busy processor; what it makes is ordinary.
     ///
     /// # Errors
     /// What the system refused.
-    pub fn start(program: &Path) -> io::Result<Self> {
+    pub fn start(program: &Path, priority: Option<u8>) -> io::Result<Self> {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
             None,
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         )?;
-        let pid = posix_spawn(program, theirs)?;
+        let pid = posix_spawn(program, theirs, priority)?;
         Ok(Self { socket: ours, pid })
     }
 
@@ -138,7 +139,7 @@ impl Spawner {
     }
 }
 
-fn posix_spawn(program: &Path, socket: OwnedFd) -> io::Result<i32> {
+fn posix_spawn(program: &Path, socket: OwnedFd, priority: Option<u8>) -> io::Result<i32> {
     use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions};
     let path = CString::new(program.as_os_str().as_bytes())?;
     let mut actions = PosixSpawnFileActions::init()?;
@@ -153,7 +154,7 @@ fn posix_spawn(program: &Path, socket: OwnedFd) -> io::Result<i32> {
     };
     actions.add_dup2(socket.as_raw_fd(), SOCKET_FD)?;
     let attributes = PosixSpawnAttr::init()?;
-    let arguments = [path.clone(), CString::new(ARGUMENT)?];
+    let arguments = [path.clone(), CString::new(ARGUMENT)?, CString::new(priority.unwrap_or(0).to_string())?];
     let environment: Vec<CString> = Vec::new();
     let pid = nix::spawn::posix_spawn(path.as_c_str(), &actions, &attributes, &arguments, &environment)?;
     Ok(pid.as_raw())
@@ -177,6 +178,11 @@ pub fn run() -> i32 {
     }
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     let _ = nix::sys::prctl::set_name(c"multus-spawner");
+    let priority = std::env::args().nth(2).and_then(|text| text.parse().ok()).filter(|p| *p > 0);
+    if let Some(priority) = priority {
+        // Refused only where the daemon is refused too, which it has said.
+        let _ = sys::set_scheduler(libc::SCHED_FIFO, priority, true);
+    }
     let daemon = nix::unistd::getppid();
     let socket = own(SOCKET_FD);
     let flags = nix::fcntl::OFlag::empty();
@@ -377,7 +383,10 @@ fn execute(program: &Program) -> (Step, Errno) {
     let texts = |list: &[String]| -> Vec<CString> {
         list.iter().filter_map(|text| CString::new(text.as_bytes()).ok()).collect()
     };
-    let (arguments, environment) = (texts(&program.arguments), texts(&program.environment));
+    let (arguments, mut environment) = (texts(&program.arguments), texts(&program.environment));
+    if program.environment.iter().any(|variable| variable.starts_with("WATCHDOG_USEC=")) {
+        environment.extend(CString::new(format!("WATCHDOG_PID={}", std::process::id())));
+    }
     let mut failure = (Step::Execute, Errno::ENOENT);
     for path in &program.paths {
         let Ok(name) = CString::new(path.as_os_str().as_bytes()) else { continue };

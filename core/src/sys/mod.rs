@@ -159,6 +159,12 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes a descriptor that was received and is owned by nobody.
+pub fn close(fd: RawFd) {
+    // SAFETY: the kernel has just made this descriptor for us (SCM_RIGHTS); nothing else knows its number.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
 /// Ends the process at once: no destructor, no exit handler.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit does not return and needs nothing.

@@ -17,6 +17,8 @@ pub enum Helper {
     Log = 2,
     /// Serves the control socket and reads the configuration.
     Control = 3,
+    /// Turns notices of programs into beats.
+    Adapters = 4,
 }
 
 /// How often a helper that can be replaced is replaced.
@@ -24,7 +26,7 @@ pub const SPARES: usize = 2;
 
 impl Helper {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Launcher, Self::Evidence, Self::Log, Self::Control];
+    pub const ALL: [Self; 5] = [Self::Launcher, Self::Evidence, Self::Log, Self::Control, Self::Adapters];
 
     /// Its name, as in the name of the thread.
     pub const fn as_str(self) -> &'static str {
@@ -33,16 +35,18 @@ impl Helper {
             Self::Evidence => "evidence",
             Self::Log => "log",
             Self::Control => "control",
+            Self::Adapters => "adapters",
         }
     }
 
-    /// The lane of its n-th thread in the daemon's own page, 1 to 8.
+    /// The lane of its n-th thread in the daemon's own page, 1 to 9.
     pub const fn lane(self, spare: usize) -> usize {
         match self {
             Self::Launcher => 1,
             Self::Control => 2,
-            Self::Evidence => 3 + spare,
-            Self::Log => 3 + SPARES + 1 + spare,
+            Self::Adapters => 3,
+            Self::Evidence => 4 + spare,
+            Self::Log => 4 + SPARES + 1 + spare,
         }
     }
 
@@ -51,14 +55,14 @@ impl Helper {
     pub const fn deadline_ns(self) -> u64 {
         const S: u64 = 1_000_000_000;
         match self {
-            Self::Launcher | Self::Evidence => 10 * S,
+            Self::Launcher | Self::Evidence | Self::Adapters => 10 * S,
             Self::Log | Self::Control => 30 * S,
         }
     }
 
     const fn spares(self) -> usize {
         match self {
-            Self::Launcher | Self::Control => 0,
+            Self::Launcher | Self::Control | Self::Adapters => 0,
             Self::Evidence | Self::Log => SPARES,
         }
     }
@@ -75,7 +79,7 @@ pub(super) enum Verdict {
 
 #[derive(Debug)]
 pub(super) struct Helpers {
-    watched: [Watched; 4],
+    watched: [Watched; 5],
     stuck: u64,
 }
 
@@ -107,7 +111,7 @@ impl Helpers {
     /// The first helper that is stuck now.
     ///
     /// # Real time
-    /// Four looks.
+    /// Five looks.
     pub(super) fn check(&mut self, now: MonoNs, page: Reader<'_>) -> Option<Verdict> {
         for w in self.watched.iter_mut().filter(|w| !w.ended) {
             let deadline_ns = w.helper.deadline_ns();
@@ -165,7 +169,7 @@ mod tests {
         let mut verdicts = Vec::new();
         for second in 1..100 {
             let now = MonoNs(second * s);
-            for helper in [Helper::Launcher, Helper::Log, Helper::Control] {
+            for helper in [Helper::Launcher, Helper::Log, Helper::Control, Helper::Adapters] {
                 page.lane(helper.lane(0)).beat_at(now);
             }
             verdicts.extend(std::iter::from_fn(|| helpers.check(now, reader)).map(|v| (second, v)));
@@ -187,6 +191,6 @@ mod tests {
         let mut lanes: Vec<usize> =
             Helper::ALL.iter().flat_map(|h| (0..=h.spares()).map(|spare| h.lane(spare))).collect();
         lanes.sort_unstable();
-        assert_eq!(lanes, (1..=8).collect::<Vec<_>>());
+        assert_eq!(lanes, (1..=9).collect::<Vec<_>>());
     }
 }

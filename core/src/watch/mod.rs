@@ -125,6 +125,8 @@ pub struct Parts {
     pub requests: rtrb::Consumer<Request>,
     /// To the control thread.
     pub replies: rtrb::Producer<Reply>,
+    /// From the adapters thread.
+    pub reports: rtrb::Consumer<crate::adapters::Report>,
     /// To and from the evidence thread, and its spares.
     pub evidence: Vec<evidence::WatchEnd>,
     /// Wakes this thread.
@@ -164,6 +166,7 @@ pub struct Watch {
     helpers: Helpers,
     answers: rtrb::Consumer<Answer>,
     requests: rtrb::Consumer<Request>,
+    reports: rtrb::Consumer<crate::adapters::Report>,
     wake: Arc<Wake>,
     daemon: DaemonRecord,
     lateness: [u64; histogram::BUCKETS],
@@ -217,6 +220,7 @@ impl Watch {
             helpers,
             answers: parts.answers,
             requests: parts.requests,
+            reports: parts.reports,
             wake: parts.wake,
             daemon,
             lateness: [0; histogram::BUCKETS],
@@ -280,6 +284,9 @@ impl Watch {
     fn turn(&mut self, now: MonoNs) {
         self.take_answers(now);
         self.take_requests(now);
+        while let Ok(crate::adapters::Report { slot, generation, told }) = self.reports.pop() {
+            self.supervisor.handle(Event::Told { slot, generation, told }, now, &mut self.world);
+        }
         while let Some(found) = self.world.evidence() {
             let (slot, generation) = (found.slot, found.generation);
             self.world.keep_evidence(&found, self.supervisor.child(slot));

@@ -61,7 +61,7 @@ impl SlotView {
                 | set(child.policy.enabled, flag::ENABLED),
             since_mono: child.since().0,
             restarts: u64::from(child.generation().saturating_sub(1)),
-            deadline_ns: child.policy.beats.map_or(0, |b| b.deadline_ns),
+            deadline_ns: child.beats().map_or(0, |b| b.deadline_ns),
             last_beat_mono: if lane.beats() > 0 { lane.last().0 } else { 0 },
             beats: lane.beats(),
             interval_ns: self.interval_ns,

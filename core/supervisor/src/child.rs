@@ -6,7 +6,7 @@ use multus_ipc::status::FaultTimes;
 use multus_ipc::words::{FaultKind, StateCode};
 
 use crate::event::{ExitStatus, Job};
-use crate::policy::Policy;
+use crate::policy::{Beats, Policy};
 use crate::watch::Lane;
 
 /// What a child instance is doing. A time exists only in the state that needs it.
@@ -140,6 +140,8 @@ pub struct Child {
     pub(crate) recovering: bool,
     pub(crate) snooze_until: Option<MonoNs>,
     pub(crate) exit: Option<ExitStatus>,
+    /// The deadline that this process asked for, ns; 0: that of the policy.
+    pub(crate) deadline_ns: u64,
     pub(crate) lanes: [Lane; LANES],
     pub(crate) known_lanes: usize,
 }
@@ -163,6 +165,7 @@ impl Child {
             recovering: false,
             snooze_until: None,
             exit: None,
+            deadline_ns: 0,
             lanes: [Lane::default(); LANES],
             known_lanes: 0,
         }
@@ -224,6 +227,12 @@ impl Child {
     /// End of the snooze.
     pub fn snooze_until(&self) -> Option<MonoNs> {
         self.snooze_until
+    }
+
+    /// How beats are judged now.
+    pub fn beats(&self) -> Option<Beats> {
+        let beats = self.policy.beats?;
+        Some(if self.deadline_ns == 0 { beats } else { Beats { deadline_ns: self.deadline_ns, ..beats } })
     }
 
     /// Lane 0.

@@ -44,6 +44,19 @@ pub enum JobResult {
     NotStarted(i32),
 }
 
+/// What a program says of itself, beside its beats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It does not work: treat it as a hang, now.
+    Trigger,
+    /// Its deadline from now on, ns.
+    Deadline(u64),
+    /// Starting or stopping may take until so many ns from now.
+    Extend(u64),
+    /// It is about to end by itself: its silence is no hang for the time that a stop may take.
+    Stopping,
+}
+
 /// What the supervisor is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -127,6 +140,15 @@ pub enum Event {
         job: Job,
         /// How.
         result: JobResult,
+    },
+    /// A program said something of itself.
+    Told {
+        /// Its slot.
+        slot: usize,
+        /// Its generation.
+        generation: u32,
+        /// What.
+        told: Told,
     },
     /// The temperature was read: thousandths of a degree Celsius, `None` when it could not be read.
     Temperature(Option<i32>),

@@ -40,6 +40,6 @@ pub mod temperature;
 pub mod watch;
 
 pub use child::{Block, Child, Fault, Phase, Start, State, Then};
-pub use event::{Command, Event, ExitStatus, Job, JobResult, Refusal, World};
+pub use event::{Command, Event, ExitStatus, Job, JobResult, Refusal, Told, World};
 pub use policy::{Beats, Check, Edge, EdgePolicy, List, Policy, Settings};
 pub use supervisor::Supervisor;

@@ -9,16 +9,20 @@ use multus_ipc::words::{EventKind, FaultKind};
 
 use crate::child::{Block, Child, Fault, Phase, Start, State, Then};
 use crate::deadlines::Deadlines;
-use crate::event::{Command, Event, ExitStatus, Job, JobResult, Refusal, World};
+use crate::event::{Command, Event, ExitStatus, Job, JobResult, Refusal, Told, World};
 use crate::policy::{EdgePolicy, Policy, Settings, switched};
 use crate::watch::{Corruption, Lane, Violation};
 
 /// Lateness below this is the ordinary latency of a timer, and granted to nobody.
 const LATE_NS: u64 = 1_000_000;
+/// Between two events about lateness.
+const LATE_TELL_NS: u64 = 1_000_000_000;
 /// A kill that did not end the tree (a process in uninterruptible sleep) is repeated this often.
 const KILL_AGAIN_NS: u64 = 1_000_000_000;
 /// A job whose end is not reported this long after its own time limit is not waited for any longer.
 const JOB_GRACE_NS: u64 = 1_000_000_000;
+/// The least deadline, whoever asks for it; the configuration has the same limit.
+const LEAST_DEADLINE_NS: u64 = 1_000_000;
 /// While a child starts, its page is looked at after an eighth of the time it has taken so far, within these limits:
 /// ready is seen at most 12.5 % late, and nothing needs to wake the loop.
 const READY_LOOK_NS: (u64, u64) = (500_000, 50_000_000);
@@ -36,6 +40,8 @@ pub struct Supervisor {
     finished: bool,
     /// Something changed that may let a child start.
     pump: bool,
+    /// When lateness was last told about.
+    late_told: MonoNs,
 }
 
 impl Supervisor {
@@ -50,6 +56,7 @@ impl Supervisor {
             stopping: false,
             finished: false,
             pump: false,
+            late_told: MonoNs(0),
         }
     }
 
@@ -165,6 +172,7 @@ impl Supervisor {
             Command::Snooze(until) if until <= now => self.end_snooze(slot, now, world),
             Command::Snooze(until) => {
                 child.snooze_until = Some(until);
+                world.changed(slot);
                 self.record(slot, EventKind::SnoozeStarted, [until.0 - now.0, 0, 0, 0], world);
                 self.settle(slot, now, world);
             }
@@ -232,6 +240,11 @@ impl Supervisor {
             Event::JobDone { slot, generation, job, result } => {
                 if self.is_present(slot, generation) {
                     self.job_done(slot, job, result, now, world);
+                }
+            }
+            Event::Told { slot, generation, told } => {
+                if self.is_present(slot, generation) {
+                    self.told(slot, told, now, world);
                 }
             }
             Event::Temperature(reading) => self.temperature(reading, now, world),
@@ -321,7 +334,7 @@ impl Supervisor {
     /// Looks at all lanes of a running child. False when that made it leave `Running`.
     fn look(&mut self, slot: usize, now: MonoNs, world: &mut impl World) -> bool {
         let child = self.kid_mut(slot);
-        let Some(beats) = child.policy.beats else { return true };
+        let Some(beats) = child.beats() else { return true };
         if !world.is_whole(slot) && !child.is_snoozed(now) {
             let (kind, args) = describe(Violation::Corrupt(Corruption::Header, 0), 0, 0);
             self.beat_fault(slot, kind, args, 0, now, world);
@@ -331,14 +344,14 @@ impl Supervisor {
         let overlooked = child.is_snoozed(now) && matches!(child.state, State::Running { overlooked: true, .. });
         let mut silent = false;
         for lane in 0..world.lanes(slot).min(LANES) {
+            let (raw, seen) = world.look(slot, lane, now);
             if lane >= child.known_lanes {
-                child.lanes[lane] = Lane::new(now);
+                child.lanes[lane] = Lane::joining(raw, now);
                 child.known_lanes = lane + 1;
             }
             if lane > 0 && world.has_left(slot, lane) {
                 continue;
             }
-            let (raw, seen) = world.look(slot, lane, now);
             match child.lanes[lane].judge(raw, seen, &beats) {
                 Ok(_) => {}
                 Err(violation) => {
@@ -382,7 +395,7 @@ impl Supervisor {
     ) {
         let child = self.kid(slot);
         let last = child.lanes[lane].last();
-        let deadline = match (kind, child.policy.beats) {
+        let deadline = match (kind, child.beats()) {
             (FaultKind::Hang, _) => last.0.saturating_add(args[1]),
             _ => 0,
         };
@@ -391,7 +404,7 @@ impl Supervisor {
     }
 
     fn attend_starting(&mut self, slot: usize, asked: MonoNs, until: MonoNs, now: MonoNs, world: &mut impl World) {
-        let Some(beats) = self.kid(slot).policy.beats else {
+        let Some(beats) = self.kid(slot).beats() else {
             self.became_ready(slot, now, now, world);
             return;
         };
@@ -435,7 +448,7 @@ impl Supervisor {
             let Some(child) = &mut self.children[slot] else { continue };
             match &mut child.state {
                 State::Running { .. } => {
-                    let Some(beats) = child.policy.beats else { continue };
+                    let Some(beats) = child.beats() else { continue };
                     for lane in 0..child.known_lanes {
                         let deadline = lane_deadline(world, slot, lane, beats.deadline_ns);
                         // The grant counts from the last beat there is, not from the last one looked at. What is
@@ -455,7 +468,9 @@ impl Supervisor {
             // The new times come from what was just changed: attend to it in this very round.
             self.deadlines.set(slot, MonoNs(0), MonoNs(0));
         }
-        if granted > 0 {
+        // A machine that is late all the time is told about once a second.
+        if granted > 0 && now.0.saturating_sub(self.late_told.0) >= LATE_TELL_NS {
+            self.late_told = now;
             world.record(None, EventKind::LateWakeup, [late, granted, 0, 0]);
         }
     }
@@ -480,7 +495,7 @@ impl Supervisor {
             State::Running { check_at, periodic_at, forget_at, overlooked } => {
                 let mut at = check_at.min(periodic_at).min(forget_at);
                 let mut early = at;
-                if let Some(beats) = child.policy.beats {
+                if let Some(beats) = child.beats() {
                     for lane in 0..child.known_lanes {
                         if lane > 0 && world.has_left(slot, lane) {
                             continue;
@@ -592,6 +607,7 @@ impl Supervisor {
         let child = self.kid_mut(slot);
         child.generation = child.generation.wrapping_add(1).max(1);
         child.exit = None;
+        child.deadline_ns = 0;
         child.check_failures = 0;
         child.lanes = [Lane::default(); LANES];
         child.lanes[0] = Lane::new(now);
@@ -764,8 +780,9 @@ impl Supervisor {
         match &mut child.state {
             State::Running { overlooked: true, .. } => {
                 // A fresh deadline from here on: whoever was held in a debugger gets the time to beat.
+                let deadline = child.beats().map_or(0, |b| b.deadline_ns);
                 for lane in &mut child.lanes[..child.known_lanes] {
-                    lane.grant(now, u64::MAX, child.policy.beats.map_or(0, |b| b.deadline_ns));
+                    lane.grant(now, u64::MAX, deadline);
                 }
             }
             State::Starting { until, .. } => *until = MonoNs(now.0.saturating_add(child.policy.startup_ns)),
@@ -773,6 +790,36 @@ impl Supervisor {
         }
         world.changed(slot);
         self.record(slot, EventKind::SnoozeEnded, [0; 4], world);
+        self.settle(slot, now, world);
+    }
+
+    /// What the program says of itself.
+    fn told(&mut self, slot: usize, told: Told, now: MonoNs, world: &mut impl World) {
+        let child = self.kid_mut(slot);
+        let stop_ns = child.policy.stop_timeout_ns;
+        match told {
+            Told::Trigger => {
+                if matches!(child.state, State::Starting { .. } | State::Running { overlooked: false, .. }) {
+                    let times = FaultTimes { last_beat: child.lanes[0].last().0, ..FaultTimes::default() };
+                    self.fault(slot, FaultKind::Trigger, [0; 4], times, now, world);
+                }
+                return;
+            }
+            Told::Deadline(ns) => child.deadline_ns = ns.max(LEAST_DEADLINE_NS),
+            Told::Extend(ns) => {
+                let extended = MonoNs(now.0.saturating_add(ns));
+                if let State::Starting { until, .. } | State::Stopping { phase: Phase::Terminating(until), .. } =
+                    &mut child.state
+                {
+                    *until = extended.max(*until);
+                }
+            }
+            Told::Stopping => {
+                let until = MonoNs(now.0.saturating_add(stop_ns));
+                child.lanes[..child.known_lanes].iter_mut().for_each(|lane| lane.excuse(until));
+            }
+        }
+        world.changed(slot);
         self.settle(slot, now, world);
     }
 
@@ -786,7 +833,7 @@ impl Supervisor {
                     ExitStatus::Signal(signal, core) => [1, u64::from(signal.unsigned_abs()), u64::from(core), 0],
                 };
                 // What the page says now is the last beat that this process made.
-                if let Some(beats) = child.policy.beats {
+                if let Some(beats) = child.beats() {
                     let (raw, seen) = world.look(slot, 0, now);
                     let _ = child.lanes[0].judge(raw, seen, &beats);
                 }
@@ -1111,8 +1158,7 @@ impl Supervisor {
 }
 
 fn lane_deadline(world: &impl World, slot: usize, lane: usize, default_ns: u64) -> u64 {
-    const LEAST_NS: u64 = 1_000_000;
-    if lane == 0 { default_ns } else { world.lane_deadline_ns(slot, lane).unwrap_or(default_ns).max(LEAST_NS) }
+    if lane == 0 { default_ns } else { world.lane_deadline_ns(slot, lane).unwrap_or(default_ns).max(LEAST_DEADLINE_NS) }
 }
 
 fn describe(violation: Violation, lane: usize, min_interval_ns: u64) -> (FaultKind, [u64; 4]) {

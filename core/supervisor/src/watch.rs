@@ -56,6 +56,15 @@ impl Lane {
         Self { time: now.0, ..Self::default() }
     }
 
+    /// A lane that was opened before this first look at it: the beats so far are taken as they are, the last one is still
+    /// to be judged.
+    pub fn joining(raw: RawBeat, now: MonoNs) -> Self {
+        if raw.sequence == 0 {
+            return Self::new(now);
+        }
+        Self { sequence: raw.sequence - 1, time: raw.time.0.min(now.0), ..Self::default() }
+    }
+
     /// The last accepted beat, or the time from which the lane is watched.
     pub fn last(&self) -> MonoNs {
         MonoNs(self.time)
@@ -110,6 +119,11 @@ impl Lane {
         MonoNs(self.time.saturating_add(deadline_ns).max(self.not_before))
     }
 
+    /// No verdict of silence before `until`.
+    pub fn excuse(&mut self, until: MonoNs) {
+        self.not_before = self.not_before.max(until.0);
+    }
+
     /// The loop woke `late_ns` after the time it was armed for. If the whole machine stood still, the child stood
     /// still too, and needs time to run before it is called dead: half the lateness, at most a whole deadline. That
     /// is granted once between two beats (else a loop that is always late would never find anything), or again
@@ -146,6 +160,20 @@ mod tests {
         assert_eq!(lane.judge(raw(1, 1_500), MonoNs(2_000), &BEATS), Ok(true));
         assert_eq!(lane.judge(raw(1, 1_900), MonoNs(2_000), &BEATS), Ok(false), "half a beat does not count");
         assert_eq!(lane.due(50), MonoNs(1_550));
+    }
+
+    #[test]
+    fn a_lane_that_joins_brings_its_beats_along() {
+        let now = MonoNs(5_000_000_000);
+        let mut lane = Lane::joining(raw(1_000, 4_990_000_000), now);
+        assert_eq!(lane.judge(raw(1_000, 4_990_000_000), now, &BEATS), Ok(true));
+        assert_eq!(lane.due(50_000_000), MonoNs(5_040_000_000));
+        let mut lane = Lane::joining(raw(0, 0), now);
+        assert_eq!(lane.judge(raw(0, 0), now, &BEATS), Ok(false));
+        assert_eq!(lane.due(50_000_000), MonoNs(5_050_000_000), "one without a beat has a deadline from now on");
+        let mut lane = Lane::joining(raw(7, u64::MAX), now);
+        let verdict = lane.judge(raw(7, u64::MAX), now, &BEATS);
+        assert_eq!(verdict, Err(Violation::Corrupt(Corruption::Future, u64::MAX)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod world;
 use multus_ipc::MonoNs;
 use multus_ipc::words::{EventKind, FaultKind, StateCode};
 use multus_supervisor::temperature::Range;
-use multus_supervisor::{Check, Command, Edge, EdgePolicy, Event, ExitStatus, Job, JobResult, Policy, Settings};
+use multus_supervisor::{Check, Command, Edge, EdgePolicy, Event, ExitStatus, Job, JobResult, Policy, Settings, Told};
 use world::{MS, Nature, S, World0};
 
 fn policy() -> Policy {
@@ -313,4 +313,49 @@ fn an_overwritten_header_is_a_fault_of_that_child_only() {
     w.sim.slots[0].whole = false;
     w.advance(100 * MS);
     assert_eq!((w.faults(0), w.faults(1)), (vec![FaultKind::CorruptHeartbeat], vec![]));
+}
+
+#[test]
+fn what_a_program_says_of_itself_is_heard() {
+    let mut w = running(&[policy(), Policy { startup_ns: S, ..policy() }]);
+    let generation = |w: &World0, slot: usize| w.sup.child(slot).unwrap().generation();
+    let told = |slot, generation, told| Event::Told { slot, generation, told };
+
+    // Its own deadline, longer and shorter than the configured one, for this process only.
+    w.event(told(0, generation(&w, 0), Told::Deadline(S)));
+    w.sim.slots[0].hanging = true;
+    w.advance(900 * MS);
+    assert!(w.faults(0).is_empty(), "a second was asked for");
+    w.advance(200 * MS);
+    assert_eq!(w.faults(0), [FaultKind::Hang]);
+    w.advance(S);
+    assert_eq!(w.sup.child(0).unwrap().beats().unwrap().deadline_ns, 50 * MS);
+
+    // An old process says nothing about the new one.
+    w.event(told(0, generation(&w, 0) - 1, Told::Trigger));
+    assert_eq!(w.faults(0).len(), 1);
+    w.event(told(0, generation(&w, 0), Told::Trigger));
+    assert_eq!(w.faults(0)[1..], [FaultKind::Trigger]);
+
+    // More time to start.
+    w.sim.slots[1].nature = Nature::Mute;
+    w.command(1, Command::Restart);
+    w.advance(500 * MS);
+    w.event(told(1, generation(&w, 1), Told::Extend(3 * S)));
+    w.advance(2 * S);
+    assert!(w.faults(1).is_empty());
+    w.advance(2 * S);
+    assert_eq!(w.faults(1), [FaultKind::StartupTimeout]);
+}
+
+#[test]
+fn who_announced_its_end_is_not_called_silent_for_as_long_as_a_stop_may_take() {
+    let mut w = running(&[policy()]);
+    let generation = w.sup.child(0).unwrap().generation();
+    w.event(Event::Told { slot: 0, generation, told: Told::Stopping });
+    w.sim.slots[0].hanging = true;
+    w.advance(490 * MS);
+    assert!(w.faults(0).is_empty());
+    w.advance(20 * MS);
+    assert_eq!(w.faults(0), [FaultKind::Hang]);
 }

@@ -1,9 +1,7 @@
 //! The least that the machine needs for what multusd does, without any of multusd: a timer that wakes a real-time
 //! thread, and a real-time thread that waits for a process to die and makes the next.
 
-use std::ffi::CString;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
@@ -13,13 +11,12 @@ use multus_bench::random::Random;
 use multus_bench::sys::{become_fifo, pidfd_open};
 use multus_ipc::MonoNs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
 
+use crate::process::{self, Program};
 use crate::stats::ns_between;
 use crate::world::Failure;
 
@@ -60,12 +57,14 @@ pub(crate) struct Restart {
 pub(crate) fn restarts(number: u64, program: &Path, board: &Board, slot: usize) -> Result<Vec<Restart>, Failure> {
     on_realtime_thread(|| {
         let place = board.slot(slot).ok_or("no such slot on the board")?;
-        let spawner = Spawner::new(program, board, slot)?;
-        let mut life = place.lives() + 1;
-        let mut pid = spawner.spawn()?;
-        wait_for_life(place, life)?;
+        let (path, number_of_slot) = (board.path(), slot.to_string());
+        let arguments = ["--board", &path, "--slot", &number_of_slot, "--every", "5000"];
+        let program = Program::new(program, &arguments)?;
+        let first = place.lives() + 1;
+        let mut pid = program.spawn().map_err(text)?;
+        wait_for_life(place, first)?;
         let mut measured = Vec::new();
-        for _ in 0..number {
+        for life in first..first + number {
             let pidfd = pidfd_open(pid.as_raw()).map_err(|e| e.to_string())?;
             place.give(Order::Kill);
             let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
@@ -74,46 +73,14 @@ pub(crate) fn restarts(number: u64, program: &Path, board: &Board, slot: usize) 
             }
             waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED).map_err(text)?;
             let asked = MonoNs::now();
-            pid = spawner.spawn()?;
+            pid = program.spawn().map_err(text)?;
             wait_for_life(place, life + 1)?;
             let (death, birth) = (place.life(life).end, place.life(life + 1).birth);
-            life += 1;
             measured.push(Restart { whole: ns_between(death, birth), spawn: ns_between(asked.0, birth) });
         }
-        let _ = kill(pid, Signal::SIGKILL);
-        waitid(Id::Pid(pid), WaitPidFlag::WEXITED).map_err(text)?;
+        process::end(pid, Signal::SIGKILL);
         Ok(measured)
     })
-}
-
-#[derive(Debug)]
-struct Spawner {
-    program: CString,
-    arguments: Vec<CString>,
-    actions: PosixSpawnFileActions,
-    attributes: PosixSpawnAttr,
-}
-
-impl Spawner {
-    fn new(program: &Path, board: &Board, slot: usize) -> Result<Self, String> {
-        let program = c_string(program.as_os_str().as_bytes())?;
-        let mut arguments = vec![program.clone()];
-        for argument in ["--board", &board.path(), "--slot", &slot.to_string(), "--every", "5000"] {
-            arguments.push(c_string(argument.as_bytes())?);
-        }
-        let mut attributes = PosixSpawnAttr::init().map_err(text)?;
-        // Its own session, as multusd's children have: the scheduler shares processors out by session.
-        let session = libc::c_int::from(libc::POSIX_SPAWN_SETSID);
-        attributes.set_flags(PosixSpawnFlags::from_bits_retain(session.try_into().unwrap_or(0))).map_err(text)?;
-        Ok(Self { program, arguments, actions: PosixSpawnFileActions::init().map_err(text)?, attributes })
-    }
-
-    /// An ordinary process, although the caller is a real-time thread: see [`become_fifo`].
-    fn spawn(&self) -> Result<Pid, String> {
-        let environment: [CString; 0] = [];
-        posix_spawn(self.program.as_c_str(), &self.actions, &self.attributes, &self.arguments, &environment)
-            .map_err(text)
-    }
 }
 
 /// Waits until this life beats, and some 20 ms more.
@@ -137,10 +104,6 @@ fn on_realtime_thread<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) 
         work()
     };
     scope(|s| s.spawn(run).join()).map_err(|_| "the thread of the floor panicked")?.map_err(Failure::from)
-}
-
-fn c_string(bytes: &[u8]) -> Result<CString, String> {
-    CString::new(bytes).map_err(|e| e.to_string())
 }
 
 fn text(errno: nix::errno::Errno) -> String {

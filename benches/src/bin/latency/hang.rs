@@ -11,7 +11,7 @@ use multus_ipc::words::{EventKind, FaultKind};
 use crate::floor;
 use crate::kernel;
 use crate::load::Condition;
-use crate::report::Report;
+use crate::report::{Report, duration};
 use crate::stats::{Series, ns_between};
 use crate::world::{BLOCK, Failure, Setup, Spec, World};
 
@@ -50,7 +50,7 @@ pub(crate) fn measure(
     if let (Some(overshoot), Some(floor)) = figures {
         match condition {
             Condition::Quiet => {
-                let text = crate::report::duration(overshoot.p50);
+                let text = duration(overshoot.p50);
                 report.figure(overshoot.p50 <= 100_000.0, "overshoot, quiet: median", "<= 100 us", text);
                 report.ratio("overshoot, quiet: p99", 3.0, overshoot.p99, floor.p99);
             }
@@ -60,12 +60,8 @@ pub(crate) fn measure(
                 report.ratio("overshoot, loaded: p99.9", 2.0, overshoot.p999, floor.p999);
             }
         }
-        let early = overshoot.min < 0.0 || hangs.unordered > 0;
-        let text = format!(
-            "earliest {} after the deadline, {} faults without a cause",
-            crate::report::duration(overshoot.min),
-            hangs.unordered
-        );
+        let early = overshoot.min < 0.0 || hangs.others.wrong > 0;
+        let text = format!("earliest {} after the deadline, {}", duration(overshoot.min), hangs.others.to_text());
         report.figure(!early, &format!("never early, {word}"), "0", text);
     }
     if let (Some(before), Some(after)) =
@@ -104,7 +100,7 @@ pub(crate) fn measure_fast(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let word = condition.as_str();
-    let what = format!("1 ms deadline, {word}: hangs detected, none else");
+    let what = format!("1 ms deadline, {word}: hangs detected, wrong faults");
     if !setup.realtime {
         report.skipped(&what, "all, 0", "the writer needs the right to real-time priority");
         return Ok(());
@@ -119,8 +115,8 @@ pub(crate) fn measure_fast(
         floor.extend(floor::timer(block, &mut random)?);
     }
     let detected = hangs.overshoot.values().len();
-    let text = format!("{detected} of {repetitions}, {} without a cause", hangs.unordered);
-    let all = detected as u64 == repetitions && hangs.unordered == 0;
+    let text = format!("{detected} of {repetitions}, {}", hangs.others.to_text());
+    let all = detected as u64 == repetitions && hangs.others.wrong == 0;
     report.figure(all, &what, "all, 0", text);
     report.times(&section, "overshoot", hangs.overshoot, Some(FLOOR));
     report.times(&section, FLOOR, floor, None);
@@ -139,7 +135,7 @@ fn spec(setup: &Setup, every_us: u64, deadline_us: u64) -> Spec {
 
 const CHILD: &str = "hanger";
 
-/// What the events say about hangs that were ordered, and about others.
+/// What the events say about hangs that were ordered, and about other faults.
 #[derive(Debug, Default)]
 struct Hangs {
     overshoot: Series,
@@ -149,59 +145,55 @@ struct Hangs {
     spawn: Series,
     ready: Series,
     recovery: Series,
-    /// Faults that nobody ordered: beats were in time.
-    unordered: u64,
+    others: Faults,
     late_wakeups: u64,
 }
 
 impl Hangs {
-    /// Orders `number` hangs and takes in what the daemon made of them.
+    /// Orders hangs until `number` of them have come about, and takes in what the daemon made of each.
     fn add(&mut self, world: &mut World, number: u64, random: &mut Random) -> Result<(), Failure> {
-        let mut lives = Vec::new();
-        let mut attempts = 0;
-        while (lives.len() as u64) < number {
-            attempts += 1;
-            if attempts > 3 * number {
-                return Err(world.complain("the child fails by itself again and again"));
-            }
-            let life = hang_once(world)?;
-            if life.end != 0 {
-                lives.push(life);
+        let wanted = self.overshoot.values().len() as u64 + number;
+        for _ in 0..4 * number {
+            self.order(world)?;
+            if self.overshoot.values().len() as u64 == wanted {
+                return Ok(());
             }
             sleep(Duration::from_millis(30 + random.below(20)));
         }
+        Err(world.complain("the child fails by itself again and again"))
+    }
+
+    fn order(&mut self, world: &mut World) -> Result<(), Failure> {
+        // What came about by itself since the last order.
+        for event in world.events()? {
+            self.take(world, &event, &Life::default())?;
+        }
+        let life = hang_once(world)?;
         let limit = Instant::now() + Duration::from_secs(10);
-        let mut recovered = 0;
-        while recovered < lives.len() {
-            for event in world.events()? {
-                recovered += usize::from(self.take(&event, &lives));
-            }
-            world.check()?;
-            if Instant::now() > limit {
-                return Err(world.complain(&format!("{recovered} of {} hangs ended in recovery", lives.len())));
-            }
+        let mut recovered = false;
+        while !recovered {
             sleep(Duration::from_millis(20));
+            for event in world.events()? {
+                recovered |= event.event_kind() == Some(EventKind::Recovered);
+                self.take(world, &event, &life)?;
+            }
+            if Instant::now() > limit {
+                world.check()?;
+                return Err(world.complain("a child that hung and beats again was not reported as recovered"));
+            }
         }
         Ok(())
     }
 
-    /// True for the recovery from a hang that was ordered.
-    fn take(&mut self, event: &Event, lives: &[Life]) -> bool {
-        let of_last_beat = |beat: u64| lives.iter().any(|l| (l.before_beat..=l.after_beat).contains(&beat));
-        let ordered = event.last_beat_ns.is_some_and(of_last_beat) && event.fault_kind() == Some(FaultKind::Hang);
+    /// `life` is the one that was ordered to hang.
+    fn take(&mut self, world: &World, event: &Event, life: &Life) -> Result<(), Failure> {
         match event.event_kind() {
             Some(EventKind::LateWakeup) => self.late_wakeups += 1,
-            Some(EventKind::Fault) if !ordered => {
-                eprintln!("latency: a fault without a cause: {}", event.detail.replace('\n', "; "));
-                self.unordered += 1;
-            }
-            Some(EventKind::Recovered) if ordered => {
-                self.take_times(event);
-                return true;
-            }
+            Some(EventKind::Fault) if !is_ordered(event, life) => self.others.take(event, place(world)?),
+            Some(EventKind::Recovered) if is_ordered(event, life) => self.take_times(event),
             _ => {}
         }
-        false
+        Ok(())
     }
 
     fn take_times(&mut self, event: &Event) {
@@ -221,16 +213,63 @@ impl Hangs {
     }
 }
 
+/// Whether an event is about the hang of a life that ended on order.
+fn is_ordered(event: &Event, life: &Life) -> bool {
+    let of_last_beat = |beat: u64| (life.before_beat..=life.after_beat).contains(&beat);
+    event.fault_kind() == Some(FaultKind::Hang) && event.last_beat_ns.is_some_and(of_last_beat)
+}
+
+/// Faults that nobody ordered. Either the daemon is wrong, or the machine did not run the writer in time: what the writer
+/// noted tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faults {
+    /// A beat was made in time.
+    pub(crate) wrong: u64,
+    /// No beat was made in time.
+    pub(crate) writer_late: u64,
+}
+
+impl Faults {
+    /// Takes in a fault of the child in `slot`.
+    pub(crate) fn take(&mut self, event: &Event, slot: Slot<'_>) {
+        let (last, deadline) = (event.last_beat_ns.unwrap_or(0), event.deadline_ns.unwrap_or(u64::MAX));
+        let life = slot.life_at(event.detected_ns.unwrap_or(u64::MAX));
+        let next = slot.first_beat_after(life, last);
+        let wrong = event.fault_kind() != Some(FaultKind::Hang) || next.is_some_and(|beat| beat <= deadline);
+        let (count, why) = if wrong {
+            (&mut self.wrong, "WRONG: it had beaten in time".to_owned())
+        } else {
+            let late = next.map_or("never".to_owned(), |beat| format!("{} late", duration(ns_between(deadline, beat))));
+            (&mut self.writer_late, format!("right: the next beat came {late}"))
+        };
+        *count += 1;
+        let child = event.child.as_deref().unwrap_or("?");
+        eprintln!("latency: fault of {child}, not on order: {} ({why})", event.detail.replace('\n', "; "));
+    }
+
+    /// As the measured side of a figure.
+    pub(crate) fn to_text(self) -> String {
+        match self.writer_late {
+            0 => format!("{} wrong faults", self.wrong),
+            late => format!("{} wrong faults; {late} right ones: the machine ran the writer too late", self.wrong),
+        }
+    }
+}
+
+fn place(world: &World) -> Result<Slot<'_>, Failure> {
+    world.board.slot(0).ok_or_else(|| "a board without slots".into())
+}
+
 /// Orders the life that is there to hang, and waits for the next. What the old one noted.
 fn hang_once(world: &mut World) -> Result<Life, Failure> {
-    let slot = world.board.slot(0).ok_or("a board without slots")?;
+    let slot = place(world)?;
     let life = slot.lives();
     slot.give(Order::Hang);
-    if !wait_for_next(slot, life) {
-        world.check()?;
-        return Err(world.complain("the hung child was not restarted within 20 s"));
+    if wait_for_next(slot, life) {
+        return Ok(slot.life(life));
     }
-    Ok(world.board.slot(0).ok_or("a board without slots")?.life(life))
+    world.check()?;
+    Err(world.complain("the hung child was not restarted within 20 s"))
 }
 
 /// Whether a later life than `life` beats within 20 s.
@@ -247,6 +286,9 @@ pub(crate) fn wait_for_next(slot: Slot<'_>, life: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use multus_bench::board::Board;
+    use multus_ipc::MonoNs;
+
     use super::*;
 
     #[test]
@@ -256,23 +298,43 @@ mod tests {
     }
 
     #[test]
-    fn only_ordered_hangs_count_and_others_are_told_apart() {
-        let lives = [Life { birth: 1, end: 60, before_beat: 50, after_beat: 52 }];
-        let event = |kind: EventKind, last_beat| Event {
-            kind: kind.as_str().to_owned(),
+    fn only_ordered_hangs_count() {
+        let life = Life { birth: 1, end: 60, before_beat: 50, after_beat: 52 };
+        let event = Event {
             fault: Some("hang".to_owned()),
-            last_beat_ns: Some(last_beat),
+            last_beat_ns: Some(51),
             deadline_ns: Some(100),
             detected_ns: Some(130),
-            safe_ns: Some(131),
             killed_ns: Some(150),
             ..Event::default()
         };
+        assert!(is_ordered(&event, &life) && !is_ordered(&event, &Life::default()));
+        assert!(!is_ordered(&Event { last_beat_ns: Some(40), ..event.clone() }, &life));
         let mut hangs = Hangs::default();
-        assert!(!hangs.take(&event(EventKind::Fault, 51), &lives));
-        assert!(hangs.take(&event(EventKind::Recovered, 51), &lives));
-        assert!(!hangs.take(&event(EventKind::Fault, 40), &lives));
-        assert_eq!((hangs.overshoot.values(), hangs.kill.values()), (&[30.0][..], &[20.0][..]));
-        assert_eq!((hangs.ready.values().len(), hangs.unordered), (0, 1));
+        hangs.take_times(&event);
+        assert_eq!((hangs.overshoot.values(), hangs.ready.values().len()), (&[30.0][..], 0));
+    }
+
+    #[test]
+    fn a_fault_is_wrong_when_the_writer_had_beaten_in_time() {
+        let board = Board::create(1).expect("memory");
+        let slot = board.slot(0).expect("a slot");
+        let life = slot.born(MonoNs(10));
+        let event = Event {
+            fault: Some("hang".to_owned()),
+            last_beat_ns: Some(51),
+            deadline_ns: Some(100),
+            detected_ns: Some(130),
+            ..Event::default()
+        };
+        let mut faults = Faults::default();
+        slot.beats(life, 0, MonoNs(50));
+        faults.take(&event, slot);
+        slot.beats(life, 1, MonoNs(140));
+        faults.take(&event, slot);
+        assert_eq!(faults, Faults { wrong: 0, writer_late: 2 });
+        slot.beats(life, 2, MonoNs(99));
+        faults.take(&event, slot);
+        assert_eq!(faults, Faults { wrong: 1, writer_late: 2 });
     }
 }

@@ -42,6 +42,15 @@ pub(crate) fn resident_kib(pid: u32) -> Result<u64, Failure> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
+/// Processor time of the whole machine in ticks: all of it, and what a virtual machine did not get.
+pub(crate) fn processor_time() -> Option<(u64, u64)> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in user.
+    let fields: Vec<u64> = fields.take(8).filter_map(|f| f.parse().ok()).collect();
+    Some((fields.iter().sum(), *fields.get(7)?))
+}
+
 /// From /proc/PID/task/TID/stat and schedstat, see proc_pid_stat(5).
 fn thread(id: u32, stat: &str, schedstat: &str) -> Option<Thread> {
     let (head, rest) = stat.rsplit_once(')')?;
@@ -77,5 +86,7 @@ mod tests {
         let pid = std::process::id();
         assert!(!threads(pid).expect("own threads").is_empty());
         assert!(resident_kib(pid).expect("own memory") > 0);
+        let (all, stolen) = processor_time().expect("a first line of /proc/stat");
+        assert!(all > stolen);
     }
 }

@@ -1,12 +1,13 @@
 //! Both conditions: a quiet machine, and one whose processors are all busy at normal priority.
 
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::process::{self, Program};
 use crate::world::Failure;
 
 /// What else the machine does.
@@ -30,23 +31,20 @@ impl Condition {
 /// stress-ng, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Load {
-    stress: Child,
+    stress: Pid,
 }
 
 impl Load {
     /// Whether stress-ng is installed.
     pub(crate) fn is_available() -> bool {
-        let version = Command::new("stress-ng").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        version.is_ok_and(|status| status.success())
+        program().is_some()
     }
 
     /// One busy process for each processor.
     pub(crate) fn start() -> Result<Self, Failure> {
-        let stress = Command::new("stress-ng")
-            .args(["--cpu", &processors().to_string(), "--quiet", "--temp-path", "/tmp"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
+        let program = program().ok_or("stress-ng is not installed")?;
+        let processors = processors().to_string();
+        let stress = Program::new(&program, &["--cpu", &processors, "--quiet", "--temp-path", "/tmp"])?.spawn()?;
         sleep(Duration::from_secs(2));
         Ok(Self { stress })
     }
@@ -55,9 +53,13 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         // It ends its own workers on SIGTERM.
-        let _ = kill(Pid::from_raw(self.stress.id().cast_signed()), Signal::SIGTERM);
-        let _ = self.stress.wait();
+        process::end(self.stress, Signal::SIGTERM);
     }
+}
+
+fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join("stress-ng")).find(|file| file.is_file())
 }
 
 /// Processors of this machine.

@@ -14,6 +14,7 @@ mod hang;
 mod kernel;
 mod load;
 mod options;
+mod process;
 mod report;
 mod standing;
 mod stats;
@@ -73,8 +74,13 @@ fn run(options: &Options) -> Result<(), Failure> {
     if let Err(errno) = mlockall(MlockAllFlags::all()) {
         report.note(format!("the harness cannot lock its memory ({errno}): floors may be too high"));
     }
+    let before = kernel::processor_time();
     // What was measured until an error is worth reading, too.
     let outcome = measure(&setup, options, &mut report);
+    if let (Some((all, stolen)), Some((all_after, stolen_after))) = (before, kernel::processor_time()) {
+        let share = (stolen_after - stolen) as f64 / (all_after - all).max(1) as f64;
+        report.value("processor time that this virtual machine did not get, %", share * 100.0);
+    }
     println!("{}", report.to_text());
     let file = options.json.clone().unwrap_or_else(|| default_json(&own));
     let described = json!({

@@ -99,13 +99,16 @@ impl World {
         Ok(Client::connect(&self.socket())?.request_as(&Request::Status { name: None })?)
     }
 
-    /// Events since the last call.
+    /// Events since the last call, or since all children ran.
+    ///
+    /// # Errors
+    /// There were more than the daemon keeps, or it does not answer.
     pub(crate) fn events(&mut self) -> Result<Vec<Event>, Failure> {
         let mut client = Client::connect(&self.socket())?;
         client.request(&Request::Events { since: Some(self.next_event), follow: false })?;
         let mut events = Vec::new();
         while let Some(event) = client.next_event()? {
-            if event.seq > self.next_event && !events.is_empty() {
+            if event.seq != self.next_event {
                 return Err(format!("events {} to {} are lost", self.next_event, event.seq - 1).into());
             }
             self.next_event = event.seq + 1;
@@ -148,24 +151,13 @@ impl World {
                 Err(error) => return Err(self.complain(&error.to_string())),
             }
         }
-        // What happened at the start is not measured, and may already have left the list of events.
-        while let Some(event) = self.last_event()? {
-            if event + 1 == self.next_event {
-                break;
-            }
-            self.next_event = event + 1;
-        }
-        Ok(())
-    }
-
-    fn last_event(&self) -> Result<Option<u64>, Failure> {
+        // What happened at the start is not measured.
         let mut client = Client::connect(&self.socket())?;
         client.request(&Request::Events { since: None, follow: false })?;
-        let mut last = None;
         while let Some(event) = client.next_event()? {
-            last = Some(event.seq);
+            self.next_event = event.seq + 1;
         }
-        Ok(last)
+        Ok(())
     }
 
     fn socket(&self) -> PathBuf {

@@ -158,7 +158,11 @@ impl Client {
     pub fn request(&mut self, request: &Request) -> Result<Option<Value>, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(|error| self.foreign(&error.to_string()))?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).map_err(|source| ClientError::of_use(&self.socket, source))?;
+        match self.stream.get_mut().write_all(&line) {
+            // A daemon that refuses a connection says why and hangs up, without waiting for the request.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.map_err(|source| ClientError::of_use(&self.socket, source))?,
+        }
         let deadline = Instant::now() + self.timeout;
         let reply = self.line(Some(deadline))?.ok_or_else(|| self.foreign("it hung up without an answer"))?;
         let reply: Reply = self.parse(&reply)?;

@@ -95,10 +95,13 @@ pub struct ChildStatus {
     pub pid: Option<u32>,
     /// When it came into this state, RFC 3339.
     pub since: String,
-    /// Starts after a fault, since the daemon started.
+    /// Processes made after the first one, since the daemon started.
     pub restarts: u64,
     /// How it shows that it is alive: `shared-memory` or `none`.
     pub method: String,
+    /// What the program says of itself (sd_notify `STATUS=`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// Longest allowed time from beat to beat; `None` when it does not beat.
     pub deadline_us: Option<u64>,
     /// Time since its last beat.

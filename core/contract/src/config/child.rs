@@ -114,11 +114,16 @@ impl Default for HeartbeatConfig {
     }
 }
 
+/// The deadline of a child that says when it is ready (`method = "notify"`) and need not beat.
+pub const NO_DEADLINE: Duration = Duration::MAX;
+
 /// By which means a child shows that it is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// It beats in its page of the heartbeat table.
     SharedMemory,
+    /// It says so with sd_notify(3): `READY=1`, `WATCHDOG=1`.
+    Notify,
     /// It does not: only the end of its process and its check command are watched.
     None,
 }
@@ -128,6 +133,7 @@ impl Method {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SharedMemory => "shared-memory",
+            Self::Notify => "notify",
             Self::None => "none",
         }
     }
@@ -370,6 +376,9 @@ pub fn name_fault(name: &str) -> Option<String> {
     }
     if name.starts_with(['.', '-']) {
         return Some(format!("the name {} starts with a dot or a hyphen", super::units::quote(name)));
+    }
+    if name == "multusd" {
+        return Some("the name \"multusd\" is that of the daemon and its log".to_owned());
     }
     if name.len() > LONGEST_NAME {
         return Some(format!(

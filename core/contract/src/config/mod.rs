@@ -25,8 +25,8 @@ use std::path::Path;
 
 pub use child::{
     After, CheckConfig, ChildConfig, ChildLogConfig, Defaults, EdgePolicy, HeartbeatConfig, HooksConfig, LONGEST_NAME,
-    LimitsConfig, MOST_AFTER, MOST_DELAYS, MOST_INSTANCES, Method, OutputValue, PeriodicConfig, Policy, RestartConfig,
-    SafeStateConfig, ScheduleConfig, SnoozeOutputs, StopConfig, name_fault,
+    LimitsConfig, MOST_AFTER, MOST_DELAYS, MOST_INSTANCES, Method, NO_DEADLINE, OutputValue, PeriodicConfig, Policy,
+    RestartConfig, SafeStateConfig, ScheduleConfig, SnoozeOutputs, StopConfig, name_fault,
 };
 pub use daemon::{DaemonConfig, EventsConfig, LogConfig, LogLevel, RealtimeConfig, StartsConfig, TemperatureConfig};
 pub use diagnose::{Diagnostic, Severity};

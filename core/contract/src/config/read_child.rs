@@ -67,7 +67,12 @@ fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -
 
 pub(crate) fn heartbeat(section: Section<'_>, default: HeartbeatConfig) -> HeartbeatConfig {
     let method = section.field("method").and_then(|field| method(&field)).unwrap_or(default.method);
-    let deadline = section.duration("deadline", MS..=DAY, default.deadline);
+    let deadline = match section.field("deadline") {
+        None => default.deadline,
+        // A foreign program may say that it is ready and nothing after that.
+        Some(field) if method == Method::Notify && field.is_text("none") => NO_DEADLINE,
+        Some(field) => field.duration(MS..=DAY).unwrap_or(default.deadline),
+    };
     let startup = section.duration("startup", MS..=DAY, default.startup);
     let pace = section.field("min_interval");
     let min_interval = pace.as_ref().map_or(default.min_interval, |field| {
@@ -87,16 +92,19 @@ fn method(field: &Field<'_>) -> Option<Method> {
     const WORDS: [(&str, Option<Method>); 5] = [
         ("shared-memory", Some(Method::SharedMemory)),
         ("none", Some(Method::None)),
-        ("notify", None),
+        ("notify", Some(Method::Notify)),
         ("control-port", None),
         ("file", None),
     ];
     let method = field.word(&WORDS)?;
     if method.is_none() {
-        field.error("this method is not in this version yet, expected \"shared-memory\" or \"none\"");
+        field.error("this method is not in this version yet, expected \"shared-memory\", \"notify\" or \"none\"");
     }
     method
 }
+
+/// A short list of delays does not make a single failure a pattern.
+const LEAST_DEGRADED: u16 = 3;
 
 pub(crate) fn restart(
     section: Section<'_>,
@@ -107,7 +115,7 @@ pub(crate) fn restart(
     let forget_after = section.duration("forget_after", Duration::from_secs(1)..=YEAR, default.forget_after);
     let written = section.field("degraded_after").and_then(|field| field.integer(1..=1000)).or(default_degraded);
     // At most 16 delays were accepted above.
-    let degraded_after = written.unwrap_or_else(|| u16::try_from(delays.len()).unwrap_or(u16::MAX));
+    let degraded_after = written.unwrap_or_else(|| u16::try_from(delays.len()).unwrap_or(u16::MAX).max(LEAST_DEGRADED));
     let second = Duration::ZERO..=Duration::from_secs(1);
     let evidence_budget = section.duration("evidence_budget", second, default.evidence_budget);
     section.finish();

@@ -403,6 +403,11 @@ impl<'a> Field<'a> {
         self.expected(&format!("a number from {} to {}", range.start(), range.end()))
     }
 
+    /// Whether it is exactly this text.
+    pub(crate) fn is_text(&self, wanted: &str) -> bool {
+        matches!(self.node, Node::Value(Value::String(text)) if text.value() == wanted)
+    }
+
     pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let Node::Value(Value::String(text)) = self.node else {
             return self.expected("a duration in quotes such as \"200ms\" or \"1h30min\"");

@@ -99,8 +99,8 @@ fn defaults_are_inherited_key_by_key() {
     assert!(loaded.is_clean(), "{:?}", loaded.diagnostics);
     let [a, b] = &loaded.config.children[..] else { panic!("two children") };
     assert_eq!((a.heartbeat.deadline, a.heartbeat.startup), (Duration::from_millis(50), Duration::from_secs(5)));
-    assert_eq!((a.restart.delays.len(), a.restart.degraded_after), (1, 1));
-    assert_eq!((b.restart.delays.len(), b.restart.degraded_after), (2, 2));
+    assert_eq!((a.restart.delays.len(), a.restart.degraded_after), (1, 3));
+    assert_eq!((b.restart.delays.len(), b.restart.degraded_after), (2, 3));
     assert_eq!(b.heartbeat.deadline, Duration::from_millis(50));
 }
 
@@ -120,7 +120,7 @@ fn every_mistake_names_its_line_key_and_cure() {
         ("heartbeat.deadline = \"200\"", "\"200\" has no unit"),
         ("heartbeat.deadline = \"fast\"", "\"fast\" is no duration, expected"),
         ("heartbeat.method = \"shared_memory\"", "unknown word \"shared_memory\", expected one of"),
-        ("heartbeat.method = \"notify\"", "not in this version yet"),
+        ("heartbeat.method = \"control-port\"", "not in this version yet"),
         ("heartbeat.min_interval = \"1s\"", "not shorter than the deadline"),
         ("heartbeat = 5", "heartbeat: found the integer 5, expected a table"),
         ("enabled = \"yes\"", "enabled: found the text \"yes\", expected true or false"),
