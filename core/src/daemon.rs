@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use flexi_logger::writers::LogWriter;
 use flexi_logger::{DeferredNow, ErrorChannel, Logger, LoggerHandle, Record};
@@ -36,6 +37,8 @@ pub(crate) const STACK: usize = 256 * 1024;
 const CONTROL_STACK: usize = 1024 * 1024;
 /// Events in the ring: half a megabyte.
 const RING: usize = 1024;
+/// How long the end of the daemon waits for each of its threads.
+const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 /// The table has room for at least this many instances.
 const LEAST_SLOTS: usize = 64;
 
@@ -290,12 +293,25 @@ fn supervise(
     wake_evidence.wake();
     wake_adapters.wake();
     for thread in [launcher_thread, control_thread, evidence_thread, adapters_thread] {
-        let _ = thread.join();
+        join(thread);
     }
     log_shared.finish();
-    let _ = log_thread.join();
+    join(log_thread);
     drop(own);
     Ok(())
+}
+
+/// Waits for a thread to end, but not for ever: it may be one that was found stuck and replaced.
+fn join(thread: JoinHandle<()>) {
+    let begun = MonoNs::now();
+    while !thread.is_finished() {
+        if MonoNs::now().since(begun) > JOIN_PATIENCE {
+            log::error!("{} does not end; it is left behind", thread.thread().name().unwrap_or("a thread"));
+            return;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    let _ = thread.join();
 }
 
 fn start(helper: Helper, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<JoinHandle<()>, String> {

@@ -130,6 +130,10 @@ pub fn event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) 
             let fate = if b == 1 { "another one takes its place" } else { "it cannot be replaced: multusd ends" };
             format!("the {name} thread of multusd is stuck; {fate}")
         }
+        EventKind::Warned => {
+            let lane = if c == 0 { String::new() } else { format!(" in lane {c}") };
+            format!("no beat for {}{lane}, told about after {}; the deadline is not reached", ms(a), ms(b))
+        }
         EventKind::HelperRecovered => "the thread of multusd works again".into(),
         EventKind::Reduced => format!("{}{}", record.text, if d == 0 { "" } else { " ..." }),
     }

@@ -38,6 +38,7 @@ pub fn policy(child: &ChildConfig, slots_of: impl Fn(&str) -> Vec<usize>) -> Res
             Method::SharedMemory | Method::Notify => Some(Beats {
                 deadline_ns: duration_ns(child.heartbeat.deadline),
                 min_interval_ns: child.heartbeat.min_interval.map_or(0, duration_ns),
+                warn_ns: child.heartbeat.warn_after.map_or(0, duration_ns),
             }),
             Method::None => None,
         },

@@ -147,6 +147,8 @@ words! {
         LeftoversKilled = 29 "leftovers-killed",
         /// The last process of a child is gone; what it used.
         Reaped = 30 "reaped",
+        /// Silent for longer than `warn_after`; evidence is collected, nobody is killed.
+        Warned = 31 "warned",
     }
 }
 

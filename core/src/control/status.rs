@@ -32,9 +32,8 @@ impl Sources<'_> {
     pub(super) fn status(&self, roster: &Roster, names: Option<&[String]>) -> Status {
         let now = Clock { mono: MonoNs::now(), unix: unix_ns() };
         let daemon = self.status.daemon().unwrap_or_default();
-        let outputs = self.outputs();
         let wanted = |name: &str| names.is_none_or(|names| names.iter().any(|n| n == name));
-        let children = roster
+        let mut children: Vec<(usize, ChildStatus)> = roster
             .instances
             .iter()
             .filter(|(name, _)| wanted(name))
@@ -46,10 +45,15 @@ impl Sources<'_> {
                 status.description = child.map(|c| c.description.clone()).unwrap_or_default();
                 status.text = Some(instance.text.clone()).filter(|text| !text.is_empty());
                 status.method = child.map_or("", |c| c.heartbeat.method.as_str()).to_owned();
-                status.forced_outputs = outputs.get(&instance.slot).cloned().unwrap_or_default();
-                Some(status)
+                Some((instance.slot, status))
             })
             .collect();
+        // After the slots: outputs are changed before a slot says so.
+        let mut outputs = self.outputs();
+        for (slot, status) in &mut children {
+            status.forced_outputs = outputs.remove(slot).unwrap_or_default();
+        }
+        let children = children.into_iter().map(|(_, status)| status).collect();
         Status { daemon: self.daemon(&daemon, roster, now), children }
     }
 

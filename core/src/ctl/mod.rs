@@ -5,9 +5,11 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed (stderr says why), 2 the command line was not understood.
 
+mod beat;
 mod check;
 mod children;
 mod events;
+mod fault;
 mod logs;
 mod new;
 mod output;
@@ -23,7 +25,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use multus_contract::api::command::{Client, ClientError, Request};
 use multus_contract::api::exit;
 use multus_contract::api::status::Status;
-use multus_contract::dirs::{CONFIG_VARIABLE, DirFlags, Dirs, LOG_VARIABLE};
+use multus_contract::dirs::{CONFIG_VARIABLE, DirFlags, Dirs, LOG_VARIABLE, STATE_VARIABLE};
 
 use output::Failure;
 
@@ -60,6 +62,9 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
             events::events(context, &events::Wanted { name, follow, since, json })
         }
         Command::Logs { name, follow, lines } => logs::logs(context, &name, lines, follow),
+        Command::Fault { name, number } => fault::fault(context, &name, number),
+        Command::Beat => beat::say(beat::Word::Beat),
+        Command::Ready => beat::say(beat::Word::Ready),
         Command::Check { json } => check::run(&context.config_dir(), json),
         Command::Reload { json } => children::reload(context, json),
         Command::New { name, dir, source } => new::new(&name, &dir, source.as_deref()),
@@ -172,6 +177,17 @@ enum Command {
         #[arg(long, short = 'n', default_value_t = 50)]
         lines: usize,
     },
+    /// Show what was found out about a fault: threads, stacks, what they waited for, the last lines of the log
+    Fault {
+        name: String,
+        /// Which one, counted from the latest
+        #[arg(default_value_t = 1, value_name = "N")]
+        number: usize,
+    },
+    /// In a script that multusd runs: one heartbeat
+    Beat,
+    /// In a script that multusd runs: set-up is done
+    Ready,
     /// Check all configuration files and report every mistake at once
     Check {
         /// Print JSON
@@ -207,6 +223,7 @@ struct Context {
     dirs: Dirs,
     logs_given: bool,
     config_given: bool,
+    state_given: bool,
 }
 
 impl Context {
@@ -215,6 +232,7 @@ impl Context {
         Self {
             logs_given: given(&flags.logs, LOG_VARIABLE),
             config_given: given(&flags.config, CONFIG_VARIABLE),
+            state_given: given(&flags.state, STATE_VARIABLE),
             dirs: Dirs::resolve(&flags),
         }
     }
@@ -233,6 +251,12 @@ impl Context {
     fn config_dir(&self) -> PathBuf {
         let fixed = self.dirs.config.clone();
         if self.config_given { fixed } else { self.of_daemon(|status| status.daemon.config_dir, fixed) }
+    }
+
+    /// The state directory, found in the same way.
+    fn state_dir(&self) -> PathBuf {
+        let fixed = self.dirs.state.clone();
+        if self.state_given { fixed } else { self.of_daemon(|status| status.daemon.state_dir, fixed) }
     }
 
     fn of_daemon(&self, pick: impl Fn(Status) -> String, fixed: PathBuf) -> PathBuf {

@@ -118,7 +118,7 @@ impl Helpers {
             if now < w.lane.due(deadline_ns) {
                 continue;
             }
-            let beats = Beats { deadline_ns, min_interval_ns: 0 };
+            let beats = Beats { deadline_ns, min_interval_ns: 0, warn_ns: 0 };
             let lane = w.helper.lane(w.spare);
             if page.has_left(lane) {
                 w.ended = true;

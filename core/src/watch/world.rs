@@ -13,7 +13,7 @@ use multus_ipc::text::Name;
 use multus_ipc::time::unix_ns;
 use multus_ipc::words::EventKind;
 use multus_ipc::{MonoNs, force, histogram};
-use multus_supervisor::{Child, Event, ExitStatus, Job, Supervisor, World};
+use multus_supervisor::{Child, Event, ExitStatus, Job, State, Supervisor, World};
 
 use super::publish::SlotView;
 use super::source::{Source, short};
@@ -379,7 +379,12 @@ impl World for Real {
             event.instance = view.instance;
             event.generation = child.generation();
             event.pid = child.pid();
-            if let Some(fault) = child.fault().filter(|_| about_a_fault(kind)) {
+            // Evidence of a child that runs on was collected for a warning, and is not about an earlier fault.
+            let warning = kind == EventKind::Evidence && matches!(child.state(), State::Running { .. });
+            if warning {
+                event.text = view.evidence;
+            }
+            if let Some(fault) = child.fault().filter(|_| about_a_fault(kind) && !warning) {
                 event.fault = Some(fault.kind);
                 event.times = fault.times;
                 event.granted_ns = fault.granted_ns;

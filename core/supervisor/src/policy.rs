@@ -63,6 +63,8 @@ pub struct Beats {
     pub deadline_ns: u64,
     /// Shortest time between two beats on average; 0 for no limit.
     pub min_interval_ns: u64,
+    /// Silence of this length is told and looked into; 0 for none.
+    pub warn_ns: u64,
 }
 
 /// The periodic check.
@@ -138,7 +140,7 @@ impl Policy {
         const S: u64 = 1_000_000_000;
         Self {
             enabled: true,
-            beats: Some(Beats { deadline_ns, min_interval_ns: 0 }),
+            beats: Some(Beats { deadline_ns, min_interval_ns: 0, warn_ns: 0 }),
             startup_ns: 30 * S,
             delays: [0, S, 3 * S, 20 * S, 60 * S].into_iter().collect(),
             forget_after_ns: 1800 * S,

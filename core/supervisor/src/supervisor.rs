@@ -343,6 +343,7 @@ impl Supervisor {
         // A fault that was overlooked in a snooze is not reported again while it lasts.
         let overlooked = child.is_snoozed(now) && matches!(child.state, State::Running { overlooked: true, .. });
         let mut silent = false;
+        let mut warned = None;
         for lane in 0..world.lanes(slot).min(LANES) {
             let (raw, seen) = world.look(slot, lane, now);
             if lane >= child.known_lanes {
@@ -366,6 +367,10 @@ impl Supervisor {
             }
             let deadline = lane_deadline(world, slot, lane, beats.deadline_ns);
             if now < child.lanes[lane].due(deadline) {
+                if now >= child.lanes[lane].warn_at(&beats) {
+                    child.lanes[lane].set_warned();
+                    warned.get_or_insert((lane, now.since(child.lanes[lane].last()).as_nanos() as u64));
+                }
                 continue;
             }
             silent = true;
@@ -376,7 +381,14 @@ impl Supervisor {
             self.beat_fault(slot, FaultKind::Hang, args, lane, now, world);
             return self.is_running(slot);
         }
-        if !silent && let State::Running { overlooked: true, check_at, periodic_at, forget_at } = child.state {
+        let (generation, still_overlooked) = (child.generation, silent);
+        if let Some((lane, silence)) = warned {
+            self.record(slot, EventKind::Warned, [silence, beats.warn_ns, lane as u64, 0], world);
+            world.collect_evidence(slot, generation);
+        }
+        let child = self.kid_mut(slot);
+        if !still_overlooked && let State::Running { overlooked: true, check_at, periodic_at, forget_at } = child.state
+        {
             child.state = State::Running { overlooked: false, check_at, periodic_at, forget_at };
             self.record(slot, EventKind::Resumed, [0; 4], world);
             self.release(slot, world);
@@ -505,7 +517,9 @@ impl Supervisor {
                         if overlooked && due <= now {
                             due = MonoNs(now.0.saturating_add(deadline));
                         }
-                        at = at.min(due);
+                        let warn_at = child.lanes[lane].warn_at(&beats);
+                        at = at.min(due).min(warn_at);
+                        early = early.min(warn_at);
                         // Whoever wakes in the last quarter of a deadline looks; see `deadlines`.
                         early = early.min(MonoNs(due.0.saturating_sub(deadline / 4)));
                     }

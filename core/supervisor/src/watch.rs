@@ -48,6 +48,8 @@ pub struct Lane {
     granted: bool,
     /// Lateness granted since the last beat.
     granted_ns: u64,
+    /// This silence was told about already.
+    warned: bool,
 }
 
 impl Lane {
@@ -119,6 +121,16 @@ impl Lane {
         MonoNs(self.time.saturating_add(deadline_ns).max(self.not_before))
     }
 
+    /// When silence is to be told about; `NEVER` when that is not wanted or was done.
+    pub fn warn_at(&self, beats: &Beats) -> MonoNs {
+        if beats.warn_ns == 0 || self.warned { MonoNs::NEVER } else { self.due(beats.warn_ns) }
+    }
+
+    /// This silence has been told about.
+    pub fn set_warned(&mut self) {
+        self.warned = true;
+    }
+
     /// No verdict of silence before `until`.
     pub fn excuse(&mut self, until: MonoNs) {
         self.not_before = self.not_before.max(until.0);
@@ -146,7 +158,7 @@ impl Lane {
 mod tests {
     use super::*;
 
-    const BEATS: Beats = Beats { deadline_ns: 50_000_000, min_interval_ns: 0 };
+    const BEATS: Beats = Beats { deadline_ns: 50_000_000, min_interval_ns: 0, warn_ns: 0 };
 
     fn raw(sequence: u64, time: u64) -> RawBeat {
         RawBeat { sequence, time: MonoNs(time) }

@@ -359,3 +359,20 @@ fn who_announced_its_end_is_not_called_silent_for_as_long_as_a_stop_may_take() {
     w.advance(20 * MS);
     assert_eq!(w.faults(0), [FaultKind::Hang]);
 }
+
+#[test]
+fn silence_below_the_deadline_is_told_once_and_kills_nobody() {
+    let mut beating = policy();
+    beating.beats = Some(multus_supervisor::Beats { deadline_ns: 50 * MS, min_interval_ns: 0, warn_ns: 30 * MS });
+    let mut w = running(&[beating]);
+    let warnings = |w: &World0| w.kinds(0).iter().filter(|k| **k == EventKind::Warned).count();
+    w.sim.slots[0].hanging = true;
+    w.advance(35 * MS);
+    w.sim.slots[0].hanging = false;
+    w.advance(S);
+    assert_eq!((warnings(&w), w.faults(0).len(), w.sim.kills.len(), w.sim.evidence), (1, 0, 0, 1));
+    assert!(!w.sup.child(0).unwrap().is_safe());
+    w.sim.slots[0].hanging = true;
+    w.advance(S);
+    assert_eq!((warnings(&w), w.faults(0).len()), (2, 1), "told again in the next silence, then it is a hang");
+}

@@ -8,6 +8,7 @@ use multus_bench::random::Random;
 use multus_contract::api::event::Event;
 use multus_ipc::words::{EventKind, FaultKind};
 
+use crate::faults::Faults;
 use crate::floor;
 use crate::kernel;
 use crate::load::Condition;
@@ -36,7 +37,7 @@ pub(crate) fn measure(
     let mut hangs = Hangs::default();
     // The first time is for the caches, here and in the daemon.
     hangs.add(&mut world, 2, &mut random)?;
-    hangs = Hangs::default();
+    hangs = Hangs { others: hangs.others, ..Hangs::default() };
     let before = kernel::threads(world.pid())?;
     let mut floor = Series::default();
     for block in blocks(repetitions) {
@@ -45,35 +46,14 @@ pub(crate) fn measure(
     }
     let after = kernel::threads(world.pid())?;
 
+    overshoot_figures(condition, &hangs, &floor, report);
     let word = condition.as_str();
-    let figures = (hangs.overshoot.summary(), floor.summary());
-    if let (Some(overshoot), Some(floor)) = figures {
-        match condition {
-            Condition::Quiet => {
-                let text = duration(overshoot.p50);
-                report.figure(overshoot.p50 <= 100_000.0, "overshoot, quiet: median", "<= 100 us", text);
-                report.ratio("overshoot, quiet: p99", 3.0, overshoot.p99, floor.p99);
-            }
-            Condition::Loaded => {
-                report.ratio("overshoot, loaded: p50", 2.0, overshoot.p50, floor.p50);
-                report.ratio("overshoot, loaded: p99", 2.0, overshoot.p99, floor.p99);
-                report.ratio("overshoot, loaded: p99.9", 2.0, overshoot.p999, floor.p999);
-            }
-        }
-        let early = overshoot.min < 0.0 || hangs.others.wrong > 0;
-        let text = format!("earliest {} after the deadline, {}", duration(overshoot.min), hangs.others.to_text());
-        report.figure(!early, &format!("never early, {word}"), "0", text);
-    }
-    if let (Some(before), Some(after)) =
-        (before.first(), after.iter().find(|t| Some(t.id) == before.first().map(|b| b.id)))
+    if let Some(thread) = before.first()
+        && let Some(later) = after.iter().find(|t| t.id == thread.id)
     {
-        let page_faults = after.page_faults.saturating_sub(before.page_faults);
-        report.figure(
-            page_faults == 0,
-            &format!("page faults of the watch loop, {word}"),
-            "0",
-            format!("{page_faults} in {} faults (thread {})", hangs.overshoot.values().len(), after.name),
-        );
+        let page_faults = later.page_faults.saturating_sub(thread.page_faults);
+        let text = format!("{page_faults} while {repetitions} hangs were handled (thread {})", thread.name);
+        report.figure(page_faults == 0, &format!("page faults of the watch loop, {word}"), "0", text);
     }
     report.value(&format!("{word}: late wake-ups of the watch loop in the hang run"), hangs.late_wakeups as f64);
     for (what, series) in [
@@ -90,6 +70,25 @@ pub(crate) fn measure(
     }
     report.times(&section, FLOOR, floor, None);
     Ok(())
+}
+
+fn overshoot_figures(condition: Condition, hangs: &Hangs, floor: &Series, report: &mut Report) {
+    let (Some(overshoot), Some(floor)) = (hangs.overshoot.summary(), floor.summary()) else { return };
+    match condition {
+        Condition::Quiet => {
+            let text = duration(overshoot.p50);
+            report.figure(overshoot.p50 <= 100_000.0, "overshoot, quiet: median", "<= 100 us", text);
+            report.ratio("overshoot, quiet: p99", 3.0, overshoot.p99, floor.p99);
+        }
+        Condition::Loaded => {
+            report.ratio("overshoot, loaded: p50", 2.0, overshoot.p50, floor.p50);
+            report.ratio("overshoot, loaded: p99", 2.0, overshoot.p99, floor.p99);
+            report.ratio("overshoot, loaded: p99.9", 2.0, overshoot.p999, floor.p999);
+        }
+    }
+    let early = overshoot.min < 0.0 || hangs.others.wrong > 0;
+    let text = format!("earliest {} after the deadline, {}", duration(overshoot.min), hangs.others.to_text());
+    report.figure(!early, &format!("never early, {}", condition.as_str()), "0", text);
 }
 
 /// Hangs at the shortest deadline, 1 ms.
@@ -219,43 +218,6 @@ fn is_ordered(event: &Event, life: &Life) -> bool {
     event.fault_kind() == Some(FaultKind::Hang) && event.last_beat_ns.is_some_and(of_last_beat)
 }
 
-/// Faults that nobody ordered. Either the daemon is wrong, or the machine did not run the writer in time: what the writer
-/// noted tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Faults {
-    /// A beat was made in time.
-    pub(crate) wrong: u64,
-    /// No beat was made in time.
-    pub(crate) writer_late: u64,
-}
-
-impl Faults {
-    /// Takes in a fault of the child in `slot`.
-    pub(crate) fn take(&mut self, event: &Event, slot: Slot<'_>) {
-        let (last, deadline) = (event.last_beat_ns.unwrap_or(0), event.deadline_ns.unwrap_or(u64::MAX));
-        let life = slot.life_at(event.detected_ns.unwrap_or(u64::MAX));
-        let next = slot.first_beat_after(life, last);
-        let wrong = event.fault_kind() != Some(FaultKind::Hang) || next.is_some_and(|beat| beat <= deadline);
-        let (count, why) = if wrong {
-            (&mut self.wrong, "WRONG: it had beaten in time".to_owned())
-        } else {
-            let late = next.map_or("never".to_owned(), |beat| format!("{} late", duration(ns_between(deadline, beat))));
-            (&mut self.writer_late, format!("right: the next beat came {late}"))
-        };
-        *count += 1;
-        let child = event.child.as_deref().unwrap_or("?");
-        eprintln!("latency: fault of {child}, not on order: {} ({why})", event.detail.replace('\n', "; "));
-    }
-
-    /// As the measured side of a figure.
-    pub(crate) fn to_text(self) -> String {
-        match self.writer_late {
-            0 => format!("{} wrong faults", self.wrong),
-            late => format!("{} wrong faults; {late} right ones: the machine ran the writer too late", self.wrong),
-        }
-    }
-}
-
 fn place(world: &World) -> Result<Slot<'_>, Failure> {
     world.board.slot(0).ok_or_else(|| "a board without slots".into())
 }
@@ -286,9 +248,6 @@ pub(crate) fn wait_for_next(slot: Slot<'_>, life: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use multus_bench::board::Board;
-    use multus_ipc::MonoNs;
-
     use super::*;
 
     #[test]
@@ -313,28 +272,5 @@ mod tests {
         let mut hangs = Hangs::default();
         hangs.take_times(&event);
         assert_eq!((hangs.overshoot.values(), hangs.ready.values().len()), (&[30.0][..], 0));
-    }
-
-    #[test]
-    fn a_fault_is_wrong_when_the_writer_had_beaten_in_time() {
-        let board = Board::create(1).expect("memory");
-        let slot = board.slot(0).expect("a slot");
-        let life = slot.born(MonoNs(10));
-        let event = Event {
-            fault: Some("hang".to_owned()),
-            last_beat_ns: Some(51),
-            deadline_ns: Some(100),
-            detected_ns: Some(130),
-            ..Event::default()
-        };
-        let mut faults = Faults::default();
-        slot.beats(life, 0, MonoNs(50));
-        faults.take(&event, slot);
-        slot.beats(life, 1, MonoNs(140));
-        faults.take(&event, slot);
-        assert_eq!(faults, Faults { wrong: 0, writer_late: 2 });
-        slot.beats(life, 2, MonoNs(99));
-        faults.take(&event, slot);
-        assert_eq!(faults, Faults { wrong: 1, writer_late: 2 });
     }
 }

@@ -9,6 +9,7 @@
 
 mod beat;
 mod crash;
+mod faults;
 mod floor;
 mod hang;
 mod kernel;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use multus_ipc::words::EventKind;
 
-use crate::hang::{Faults, WRITER_PRIORITY};
+use crate::faults::Faults;
+use crate::hang::WRITER_PRIORITY;
 use crate::kernel::{self, Thread};
 use crate::load::Load;
 use crate::report::Report;

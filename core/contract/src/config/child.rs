@@ -101,6 +101,8 @@ pub struct HeartbeatConfig {
     pub startup: Duration,
     /// Beats that come faster than this on average are a fault; shorter than `deadline`; `None`: any pace is fine.
     pub min_interval: Option<Duration>,
+    /// Silence of this length, below the deadline, is told and looked into, but nobody is killed.
+    pub warn_after: Option<Duration>,
 }
 
 impl Default for HeartbeatConfig {
@@ -110,6 +112,7 @@ impl Default for HeartbeatConfig {
             deadline: Duration::from_secs(1),
             startup: Duration::from_secs(30),
             min_interval: None,
+            warn_after: None,
         }
     }
 }

@@ -83,8 +83,15 @@ pub(crate) fn heartbeat(section: Section<'_>, default: HeartbeatConfig) -> Heart
     {
         field.error("not shorter than the deadline: every beat would be too fast or too late");
     }
+    let soft = section.field("warn_after");
+    let warn_after = soft.as_ref().map_or(default.warn_after, |field| field.duration(MS..=DAY));
+    if let (Some(field), Some(after)) = (&soft, warn_after)
+        && after >= deadline
+    {
+        field.error("not shorter than the deadline: the fault would come first");
+    }
     section.finish();
-    HeartbeatConfig { method, deadline, startup, min_interval }
+    HeartbeatConfig { method, deadline, startup, min_interval, warn_after }
 }
 
 fn method(field: &Field<'_>) -> Option<Method> {

@@ -73,6 +73,7 @@ pub struct Sim {
     pub job_result: JobResult,
     pub jobs: Vec<(usize, Job)>,
     pub kills: Vec<usize>,
+    pub evidence: u32,
     pub finished: bool,
     /// Set by the driver before each call: who must not be started now.
     pub forbidden: Vec<bool>,
@@ -112,6 +113,7 @@ impl World0 {
             job_result: JobResult::Good,
             jobs: Vec::new(),
             kills: Vec::new(),
+            evidence: 0,
             finished: false,
             forbidden: vec![false; policies.len()],
         };
@@ -331,7 +333,7 @@ impl World for Sim {
     }
 
     fn collect_evidence(&mut self, slot: usize, generation: u32) {
-        assert!(self.slots[slot].outputs_safe, "evidence before safe outputs");
+        self.evidence += 1;
         self.answer(3 * self.latency, Event::EvidenceCollected { slot, generation });
     }
 
