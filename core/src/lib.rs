@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 pub mod adapters;
+pub mod advise;
 pub mod capture;
 pub mod control;
 pub mod ctl;

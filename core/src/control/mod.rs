@@ -25,7 +25,7 @@ use multus_ipc::child::Lane;
 use multus_ipc::event_ring::{self, Found};
 use multus_ipc::map::Table;
 use multus_ipc::sync::AtomicU64;
-use multus_ipc::{MonoNs, force, status as status_page};
+use multus_ipc::{MonoNs, force, heartbeat, status as status_page};
 use multus_supervisor::Command;
 use nix::unistd::{Group, Uid, User};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -35,7 +35,7 @@ use crate::launcher::{Hierarchy, SlotSetup};
 use crate::realtime::Granted;
 use crate::wake::Wake;
 use crate::watch::{Ask, Helper, Reply, Request};
-use crate::{adapters, describe, evidence, logroom};
+use crate::{adapters, advise, describe, evidence, logroom};
 use clients::{Client, Input, MAX_CLIENTS};
 use roster::{Outlet, Roster};
 use status::Sources;
@@ -472,6 +472,7 @@ impl Control {
             }
             Wanted::Enable { name } => Some(self.enable(&name, true)),
             Wanted::Disable { name } => Some(self.enable(&name, false)),
+            Wanted::Advise { name } => Some(self.advise(&name)),
             Wanted::Reload => {
                 let report = self.roster.reload(&mut self.rings);
                 Some(json(&report))
@@ -523,6 +524,37 @@ impl Control {
         let sources =
             Sources { status, force, table: &self.table, dirs: &self.dirs, granted: &self.granted, notes: &self.notes };
         json(&sources.status(&self.roster, names.as_deref()))
+    }
+
+    /// Deadlines for the lanes of the instances that are meant, from the pages themselves.
+    fn advise(&self, name: &str) -> Answer {
+        let found = self.roster.find(name);
+        if found.is_empty() {
+            return self.unknown(name);
+        }
+        let Ok(status) = status_page::Reader::new(self.pages.status.0) else {
+            return Answer::refused("no status page");
+        };
+        let mut advices = Vec::new();
+        for (name, instance) in found {
+            let Ok(Some(record)) = status.slot(instance.slot) else { continue };
+            let page = heartbeat::Reader::new(self.table.page(instance.slot));
+            if page.validate().is_err() {
+                continue;
+            }
+            for lane in 0..page.lanes() {
+                let own = page.lane_deadline_ns(lane).unwrap_or(record.deadline_ns);
+                let deadline = Some(own).filter(|ns| !matches!(*ns, 0 | u64::MAX));
+                let mut advice = advise::advise(|b| page.bucket(lane, b), page.max_gap_ns(lane), deadline);
+                advice.child = name.to_owned();
+                advice.lane = page.lane_name(lane).to_string();
+                advices.push(advice);
+            }
+        }
+        if advices.is_empty() {
+            return Answer::refused(format!("{name} does not beat, or has not started"));
+        }
+        json(&advices)
     }
 
     fn unknown(&self, name: &str) -> Answer {

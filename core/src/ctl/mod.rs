@@ -5,6 +5,7 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed (stderr says why), 2 the command line was not understood.
 
+mod advise;
 mod beat;
 mod check;
 mod children;
@@ -62,6 +63,7 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
             events::events(context, &events::Wanted { name, follow, since, json })
         }
         Command::Logs { name, follow, lines } => logs::logs(context, &name, lines, follow),
+        Command::Advise { name, json } => advise::advise(context, &name, json),
         Command::Fault { name, number } => fault::fault(context, &name, number),
         Command::Beat => beat::say(beat::Word::Beat),
         Command::Ready => beat::say(beat::Word::Ready),
@@ -176,6 +178,13 @@ enum Command {
         /// How many of the last lines
         #[arg(long, short = 'n', default_value_t = 50)]
         lines: usize,
+    },
+    /// Say which deadline suits a child, from the intervals between its beats
+    Advise {
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show what was found out about a fault: threads, stacks, what they waited for, the last lines of the log
     Fault {

@@ -37,6 +37,8 @@ pub enum Request {
     Disable { name: String },
     /// For so many seconds nobody is killed; 0 ends it.
     Snooze { name: String, seconds: u64 },
+    /// The data is a list: for each lane of the instances, which deadline suits the intervals that were seen.
+    Advise { name: String },
     /// Read the configuration again. The data is a [`ReloadReport`].
     Reload,
     /// Send events from number `since` on (`None`: all that are kept, or with `follow` only new ones).
