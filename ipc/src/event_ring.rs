@@ -75,16 +75,7 @@ impl EventRecord {
             kind,
             fault: None,
             args: [0; 4],
-            times: FaultTimes {
-                last_beat: 0,
-                deadline: 0,
-                detected: 0,
-                safe: 0,
-                killed: 0,
-                reaped: 0,
-                spawned: 0,
-                ready: 0,
-            },
+            times: FaultTimes::NONE,
             granted_ns: 0,
             text: Text::EMPTY,
         }

@@ -54,6 +54,10 @@ pub struct FaultTimes {
 }
 
 impl FaultTimes {
+    /// Nothing happened.
+    pub const NONE: Self =
+        Self { last_beat: 0, deadline: 0, detected: 0, safe: 0, killed: 0, reaped: 0, spawned: 0, ready: 0 };
+
     /// In the order of the fields.
     pub fn to_words(self) -> [u64; 8] {
         [self.last_beat, self.deadline, self.detected, self.safe, self.killed, self.reaped, self.spawned, self.ready]
@@ -147,16 +151,7 @@ impl SlotRecord {
         fault: None,
         fault_args: [0; 4],
         fault_unix: 0,
-        fault_times: FaultTimes {
-            last_beat: 0,
-            deadline: 0,
-            detected: 0,
-            safe: 0,
-            killed: 0,
-            reaped: 0,
-            spawned: 0,
-            ready: 0,
-        },
+        fault_times: FaultTimes::NONE,
         evidence: Text::EMPTY,
     };
 
