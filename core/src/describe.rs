@@ -17,7 +17,8 @@ use crate::watch::Helper;
 const SNOOZED: u64 = 1 << 63;
 
 /// A fault in one sentence. `granted_ns`: lateness of the loop that was granted before.
-pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64) -> String {
+/// `lane`: the name of the lane, if it is a further one and has one.
+pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64, lane: &str) -> String {
     let [a, b, c, d] = args;
     let mut text = match kind {
         FaultKind::Crash if a == 1 => {
@@ -25,8 +26,7 @@ pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64) -> String {
         }
         FaultKind::Crash => format!("ended by itself with exit code {b}"),
         FaultKind::Hang => {
-            let lane = if c == 0 { String::new() } else { format!(" in lane {c}") };
-            format!("no beat for {} of {}{lane}", ms(a), ms(b))
+            format!("no beat for {} of {}{}", ms(a), ms(b), in_lane(c, lane))
         }
         FaultKind::StartupTimeout => format!("not ready {} after its start, {} are allowed", ms(a), ms(b)),
         FaultKind::Runaway => {
@@ -53,6 +53,15 @@ pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64) -> String {
     text
 }
 
+/// Which thread it is about: nothing for the first lane.
+fn in_lane(number: u64, name: &str) -> String {
+    match (number, name) {
+        (0, _) => String::new(),
+        (_, "") => format!(" in lane {number}"),
+        _ => format!(" in lane {name}"),
+    }
+}
+
 fn exec(step: u64, error: u64) -> String {
     let what = match Step::from_code(step) {
         Some(Step::Session) => "its process could not be set up",
@@ -74,7 +83,7 @@ pub fn event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) 
     let [a, b, c, d] = record.args;
     match record.kind {
         EventKind::Fault => match record.fault {
-            Some(kind) => fault(kind, record.args, record.granted_ns),
+            Some(kind) => fault(kind, record.args, record.granted_ns, &record.text.to_string()),
             None => String::new(),
         },
         EventKind::Evidence => record.text.to_string(),
@@ -131,7 +140,7 @@ pub fn event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) 
             format!("the {name} thread of multusd is stuck; {fate}")
         }
         EventKind::Warned => {
-            let lane = if c == 0 { String::new() } else { format!(" in lane {c}") };
+            let lane = in_lane(c, &record.text.to_string());
             format!("no beat for {}{lane}, told about after {}; the deadline is not reached", ms(a), ms(b))
         }
         EventKind::HelperRecovered => "the thread of multusd works again".into(),
@@ -256,9 +265,10 @@ mod tests {
             ),
             (FaultKind::CheckFailed, [2, 3, 0, 0], "its check failed 2 times in a row (took too long and was killed)"),
         ] {
-            assert_eq!(fault(kind, args, 0), expected);
+            assert_eq!(fault(kind, args, 0, ""), expected);
         }
-        assert!(fault(FaultKind::Hang, [0; 4], 5_000_000).contains("granted"));
+        assert!(fault(FaultKind::Hang, [0; 4], 5_000_000, "").contains("granted"));
+        assert!(fault(FaultKind::Hang, [0, 0, 2, 0], 0, "poller").ends_with("in lane poller"));
     }
 
     #[test]

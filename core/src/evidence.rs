@@ -225,16 +225,17 @@ fn look(case: &Case, before: Option<&Sample>) -> Report {
             body: String::new(),
         };
     };
-    let looks_like = judge(&first, &second);
     let silent_ms = |ns: u64| ns as f64 / 1e6;
     let starved = before.filter(|b| b.pid == case.pid).map(|b| {
         let since = MonoNs::now().since(b.at);
         (main.waited_ns.saturating_sub(b.waited_ns), main.ran_ns.saturating_sub(b.ran_ns), since)
     });
+    let silent = MonoNs::now().since(MonoNs(case.last_beat)).as_nanos() as u64;
+    let looks_like = judge(&first, &second, starved.map(|(waited, ran, _)| History { silent, waited, ran }));
     let mut sentence = match looks_like {
         LooksLike::Stopped => "stopped by a signal or a debugger (state T)".to_owned(),
         LooksLike::Spinning => format!("runs without end in {}", busiest(&first, &second)),
-        LooksLike::Starved => "wants to run and gets no processor: starvation, not a hang".to_owned(),
+        LooksLike::Starved => "wanted to run and got too little of a processor: starvation, not a hang".to_owned(),
         LooksLike::DeviceWait => format!("waits for a device in {} (state D)", main.wchan),
         _ => format!("thread {} waits in {}", main.name, main.wchan),
     };
@@ -284,10 +285,22 @@ fn look(case: &Case, before: Option<&Sample>) -> Report {
     Report { looks_like, sentence, body }
 }
 
-/// One word for what two looks at all threads show.
-fn judge(first: &[Thread], second: &[Thread]) -> LooksLike {
+/// What the accounting since the last sample says about the time of the silence, ns.
+#[derive(Clone, Copy, Debug)]
+struct History {
+    silent: u64,
+    waited: u64,
+    ran: u64,
+}
+
+/// One word for what two looks at all threads show, and the time before.
+fn judge(first: &[Thread], second: &[Thread], before: Option<History>) -> LooksLike {
     if first.iter().any(|t| matches!(t.state, 'T' | 't')) {
         return LooksLike::Stopped;
+    }
+    // Who waited for a processor for half of its silence, and ran for less than that, did not hang.
+    if before.is_some_and(|b| b.waited >= b.silent / 2 && b.ran < b.waited) {
+        return LooksLike::Starved;
     }
     let delta = |f: fn(&Thread) -> u64| -> u64 {
         let later = |t: &Thread| second.iter().find(|l| l.tid == t.tid).map_or(0, |l| f(l).saturating_sub(f(t)));
@@ -382,10 +395,18 @@ mod tests {
 
     #[test]
     fn starvation_is_told_from_spinning_and_waiting() {
-        let looks = |state, ran: u64, waited: u64| judge(&[thread(state, 5, 5)], &[thread(state, 5 + ran, 5 + waited)]);
+        let looks =
+            |state, ran: u64, waited: u64| judge(&[thread(state, 5, 5)], &[thread(state, 5 + ran, 5 + waited)], None);
         assert_eq!(looks('S', 0, 0), LooksLike::Waiting);
         assert_eq!(looks('R', 4_000_000, 10), LooksLike::Spinning);
         assert_eq!(looks('R', 0, 4_000_000), LooksLike::Starved);
+        let history = |waited, ran| {
+            let before = History { silent: 500, waited, ran };
+            judge(&[thread('R', 5, 5)], &[thread('R', 4_000_005, 15)], Some(before))
+        };
+        assert_eq!(history(708, 30), LooksLike::Starved, "it only just got the processor back");
+        assert_eq!(history(10, 490), LooksLike::Spinning);
+        assert_eq!(history(300, 600), LooksLike::Spinning, "it ran more than it waited");
         assert_eq!(looks('T', 0, 0), LooksLike::Stopped);
         assert_eq!(looks('D', 0, 0), LooksLike::DeviceWait);
     }

@@ -34,6 +34,11 @@ impl<const WORDS: usize> Text<WORDS> {
         Self(words)
     }
 
+    /// The same text with more room, or cut to less.
+    pub fn resized<const OTHER: usize>(&self) -> Text<OTHER> {
+        Text(core::array::from_fn(|i| self.0.get(i).copied().unwrap_or(0)))
+    }
+
     /// Whether there is no text.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|w| *w == 0)
@@ -68,6 +73,7 @@ mod tests {
         assert_eq!(Name::new("modbus").to_string(), "modbus");
         assert_eq!(Text::<1>::new("1234567ä").to_string(), "1234567");
         assert!(Name::new("").is_empty());
+        assert_eq!(Text::<4>::new("poller").resized::<24>().to_string(), "poller");
         assert_eq!(Text::<1>::from_words([0x00ff_ff61]).to_string(), "a\u{fffd}\u{fffd}");
     }
 }

@@ -120,7 +120,7 @@ impl Sources<'_> {
             restart_in_us: (record.restart_at_mono != 0)
                 .then(|| MonoNs(record.restart_at_mono).since(now.mono).as_micros() as u64),
             last_fault: record.fault.map(|kind| {
-                let mut detail = describe::fault(kind, record.fault_args, 0);
+                let mut detail = describe::fault(kind, record.fault_args, 0, &record.fault_lane.to_string());
                 let evidence = record.evidence.to_string();
                 if !evidence.is_empty() {
                     detail = format!("{detail}: {evidence}");

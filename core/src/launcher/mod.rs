@@ -238,18 +238,16 @@ impl Launcher {
                     _ => {}
                 }
             }
-            while let Ok(setup) = self.ends.setups.pop() {
-                let slot = setup.slot;
-                if let Some(place) = self.slots.get_mut(slot) {
-                    place.setup = Some(setup);
-                }
-            }
+            self.take_setups();
             while let Ok(order) = self.ends.orders.pop() {
+                // What an order is about was set up before it was given, but maybe after the last look.
+                self.take_setups();
                 self.obey(order);
             }
             self.attend_processes();
             self.attend_jobs();
-            if self.ends.adopts_orphans && events.is_empty() {
+            // A process that was asked for may have ended before its number is known: it is no orphan.
+            if self.ends.adopts_orphans && events.is_empty() && self.asked.is_empty() {
                 orphans::reap(&self.jobs_and_children());
             }
             self.send_backlog();
@@ -267,6 +265,15 @@ impl Launcher {
         let soonest = self.jobs.values().map(|j| j.until.since(now)).min().unwrap_or(IDLE);
         let pause = if killing || ending || !self.backlog.is_empty() { RETRY } else { soonest.min(IDLE) };
         pause.max(RETRY)
+    }
+
+    fn take_setups(&mut self) {
+        while let Ok(setup) = self.ends.setups.pop() {
+            let slot = setup.slot;
+            if let Some(place) = self.slots.get_mut(slot) {
+                place.setup = Some(setup);
+            }
+        }
     }
 
     fn obey(&mut self, order: Order) {

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use crate::sys;
 
-/// One round: kills adopted processes of the instance `name`, notes them in `killed`, and reaps those that ended;
+/// One round: kills adopted processes of the instance `name`, notes them in `killed`, and reaps those of them that ended;
 /// `known` are no orphans. True when that was all: who is killed leaves its own children to us, which the next round
 /// finds.
 pub(super) fn kill(name: &str, known: &[i32], killed: &mut BTreeSet<i32>) -> bool {
@@ -21,7 +21,9 @@ pub(super) fn kill(name: &str, known: &[i32], killed: &mut BTreeSet<i32>) -> boo
             killed.insert(pid);
             done = false;
         }
-        done &= !matches!(sys::reap(pidfd.as_fd()), Ok(Some(_)));
+        if killed.contains(&pid) {
+            done &= !matches!(sys::reap(pidfd.as_fd()), Ok(Some(_)));
+        }
     }
     done
 }

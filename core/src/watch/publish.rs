@@ -14,6 +14,7 @@ pub(super) struct SlotView {
     pub(super) outputs: usize,
     pub(super) watched: bool,
     pub(super) evidence: Text<24>,
+    pub(super) fault_lane: Text<4>,
     pub(super) fault_unix: u64,
     pub(super) fault_last_beat: u64,
     pub(super) interval_ns: [u64; 3],
@@ -78,6 +79,7 @@ impl SlotView {
             fault_unix: self.fault_unix,
             fault_times: fault.map_or(FaultTimes::default(), |f| f.times),
             evidence: self.evidence,
+            fault_lane: self.fault_lane,
         }
     }
 }

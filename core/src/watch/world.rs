@@ -6,12 +6,12 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use multus_ipc::event_ring::{self, EventRecord};
-use multus_ipc::heartbeat::{RawBeat, Reader};
+use multus_ipc::heartbeat::{LANES, RawBeat, Reader};
 use multus_ipc::map::Table;
 use multus_ipc::status::{self, DaemonRecord};
-use multus_ipc::text::Name;
+use multus_ipc::text::{Name, Text};
 use multus_ipc::time::unix_ns;
-use multus_ipc::words::EventKind;
+use multus_ipc::words::{EventKind, FaultKind};
 use multus_ipc::{MonoNs, force, histogram};
 use multus_supervisor::{Child, Event, ExitStatus, Job, State, Supervisor, World};
 
@@ -291,6 +291,21 @@ impl Real {
         self.finished = true;
     }
 
+    /// The name of the lane that an event is about, when it is a further one.
+    fn lane_of(&self, slot: usize, child: &Child, kind: EventKind, args: [u64; 4]) -> Text<4> {
+        let about = match kind {
+            EventKind::Warned => true,
+            EventKind::Fault => child
+                .fault()
+                .is_some_and(|f| matches!(f.kind, FaultKind::Hang | FaultKind::Runaway | FaultKind::CorruptHeartbeat)),
+            _ => false,
+        };
+        match usize::try_from(args[2]) {
+            Ok(lane) if about && (1..LANES).contains(&lane) => self.page(slot).lane_name(lane),
+            _ => Text::EMPTY,
+        }
+    }
+
     fn order(&mut self, order: Order) {
         // The ring has room for several orders for every slot; a launcher that lets it run full is stuck, which its
         // silence will show. The supervisor repeats what matters.
@@ -371,6 +386,7 @@ impl World for Real {
     }
 
     fn record(&mut self, child: Option<(usize, &Child)>, kind: EventKind, args: [u64; 4]) {
+        let lane = child.map_or(Text::EMPTY, |(slot, child)| self.lane_of(slot, child, kind, args));
         let mut event = EventRecord { mono: MonoNs::now().0, unix: unix_ns(), args, ..EventRecord::new(kind) };
         if let Some((slot, child)) = child {
             let view = &mut self.slots[slot];
@@ -389,6 +405,7 @@ impl World for Real {
                 event.times = fault.times;
                 event.granted_ns = fault.granted_ns;
                 if kind == EventKind::Fault {
+                    view.fault_lane = lane;
                     view.new_fault(fault, event.unix);
                     // A fault of a snoozed child is marked, for the text.
                     event.args[3] |= u64::from(fault.snoozed) << 63;
@@ -397,6 +414,9 @@ impl World for Real {
                     event.text = view.evidence;
                 }
             }
+        }
+        if !lane.is_empty() {
+            event.text = lane.resized();
         }
         self.events.push(&event);
         self.recorded = true;

@@ -1,0 +1,146 @@
+//! The heartbeat library for C and C++. `ipc/include/multus.h` declares these functions and documents them; here is
+//! only the way from C to [`multus_ipc::child`].
+//!
+//! A pointer of C is an `Option<&T>`, `Option<&mut T>` or `Option<Box<T>>` here: Rust guarantees that these look like
+//! a pointer, NULL being `None`. What the header asks of the caller is what these types mean: a pointer is NULL or came
+//! from the opening function and was not closed, and one thread at a time uses it. What is left of `unsafe` is one
+//! text, and the names: all begin with `multus_`, so that they are nobody else's.
+//!
+//! No function here panics; should one do so because of an error of ours, the process ends by SIGABRT (Rust never
+//! unwinds into C), which multusd sees as a crash.
+#![warn(missing_docs)]
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::io::Write as _;
+use std::time::Duration;
+
+use multus_ipc::child::{self, Heartbeat};
+
+/// `multus_t`
+#[derive(Debug)]
+pub struct Multus {
+    heartbeat: Heartbeat,
+    error: Option<CString>,
+}
+
+/// `multus_lane_t`
+#[derive(Debug)]
+pub struct Lane(child::Lane);
+
+/// `multus_t *multus_open(void)`
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_open() -> Box<Multus> {
+    let (heartbeat, error) = match Heartbeat::try_from_env() {
+        Ok(heartbeat) => (heartbeat, None),
+        Err(error) => {
+            // Nobody listening on standard error is no reason not to work.
+            let _ = writeln!(std::io::stderr(), "multus heartbeat: {error}; this process cannot beat");
+            (Heartbeat::inert(), Some(text(&error)))
+        }
+    };
+    Box::new(Multus { heartbeat, error })
+}
+
+/// `int multus_is_supervised(const multus_t *multus)`
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_is_supervised(multus: Option<&Multus>) -> c_int {
+    multus.is_some_and(|multus| multus.heartbeat.is_supervised()).into()
+}
+
+/// `const char *multus_error(const multus_t *multus)`
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_error(multus: Option<&Multus>) -> *const c_char {
+    multus.and_then(|multus| multus.error.as_deref()).map_or(std::ptr::null(), CStr::as_ptr)
+}
+
+/// `uint64_t multus_deadline_ns(const multus_t *multus)`
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_deadline_ns(multus: Option<&Multus>) -> u64 {
+    multus.and_then(|multus| multus.heartbeat.deadline()).map_or(0, multus_ipc::time::duration_ns)
+}
+
+/// `void multus_beat(multus_t *multus)`
+///
+/// # Real time
+/// As [`Heartbeat::beat`].
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_beat(multus: Option<&Multus>) {
+    if let Some(multus) = multus {
+        multus.heartbeat.beat();
+    }
+}
+
+/// `void multus_ready(multus_t *multus)`
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_ready(multus: Option<&Multus>) {
+    if let Some(multus) = multus {
+        multus.heartbeat.ready();
+    }
+}
+
+/// `multus_lane_t *multus_lane_open(multus_t *multus, const char *name, uint64_t deadline_ns)`
+///
+/// # Safety
+/// `name` is NULL or a text that ends with a zero byte and does not change during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn multus_lane_open(
+    multus: Option<&mut Multus>,
+    name: *const c_char,
+    deadline_ns: u64,
+) -> Option<Box<Lane>> {
+    let multus = multus?;
+    let name = if name.is_null() {
+        String::new()
+    } else {
+        // SAFETY: not NULL; that it ends with a zero byte and stands still is what the header asks of the caller.
+        // The borrow ends within this statement's block, where the text is copied.
+        unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+    };
+    let deadline = (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns));
+    match multus.heartbeat.lane(&name, deadline) {
+        Ok(lane) => Some(Box::new(Lane(lane))),
+        Err(error) => {
+            multus.error = Some(text(&error));
+            None
+        }
+    }
+}
+
+/// `void multus_lane_beat(multus_lane_t *lane)`
+///
+/// # Real time
+/// As [`Heartbeat::beat`].
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_lane_beat(lane: Option<&Lane>) {
+    if let Some(lane) = lane {
+        lane.0.beat();
+    }
+}
+
+/// `void multus_lane_close(multus_lane_t *lane)`
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_lane_close(lane: Option<Box<Lane>>) {
+    drop(lane);
+}
+
+/// `void multus_close(multus_t *multus)`
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_close(multus: Option<Box<Multus>>) {
+    drop(multus);
+}
+
+/// `const char *multus_version(void)`
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_version() -> *const c_char {
+    const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => panic!("a version has no zero byte"),
+    };
+    VERSION.as_ptr()
+}
+
+/// An error as a text of C; a zero byte inside would end it early and is left out.
+fn text(error: &std::io::Error) -> CString {
+    let bytes: Vec<u8> = error.to_string().into_bytes().into_iter().filter(|byte| *byte != 0).collect();
+    CString::new(bytes).unwrap_or_default()
+}

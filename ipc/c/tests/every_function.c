@@ -1,0 +1,106 @@
+/* Calls every function of multus.h, by a pointer of the type that is expected. Valid C99 and C++11. */
+#include <multus.h>
+#include <multus.h>
+
+#include <stdio.h>
+#include <string.h>
+
+static multus_t *(*const open_)(void) = multus_open;
+static int (*const is_supervised)(const multus_t *) = multus_is_supervised;
+static const char *(*const error_)(const multus_t *) = multus_error;
+static uint64_t (*const deadline_ns)(const multus_t *) = multus_deadline_ns;
+static void (*const beat)(multus_t *) = multus_beat;
+static void (*const ready)(multus_t *) = multus_ready;
+static multus_lane_t *(*const lane_open)(multus_t *, const char *, uint64_t) = multus_lane_open;
+static void (*const lane_beat)(multus_lane_t *) = multus_lane_beat;
+static void (*const lane_close)(multus_lane_t *) = multus_lane_close;
+static void (*const close_)(multus_t *) = multus_close;
+static const char *(*const version)(void) = multus_version;
+
+static int failures;
+
+static void check_at(int line, int holds, const char *condition)
+{
+    if (!holds) {
+        printf("line %d: %s\n", line, condition);
+        failures++;
+    }
+}
+#define CHECK(condition) check_at(__LINE__, (condition) != 0, #condition)
+
+static void null_does_nothing(void)
+{
+    CHECK(is_supervised(NULL) == 0);
+    CHECK(error_(NULL) == NULL);
+    CHECK(deadline_ns(NULL) == 0);
+    beat(NULL);
+    ready(NULL);
+    CHECK(lane_open(NULL, "x", 0) == NULL);
+    lane_beat(NULL);
+    lane_close(NULL);
+    close_(NULL);
+}
+
+/* A page with a deadline of 50 ms; the test looks into it afterwards. */
+static void supervised(multus_t *multus)
+{
+    multus_lane_t *lanes[MULTUS_LANES];
+    int lane;
+    CHECK(is_supervised(multus) == 1);
+    CHECK(error_(multus) == NULL);
+    CHECK(deadline_ns(multus) == 50000000);
+    lanes[1] = lane_open(multus, "poller", 5000000);
+    lanes[2] = lane_open(multus, NULL, 0);
+    lanes[3] = lane_open(multus, "\xff", 0);
+    for (lane = 4; lane < MULTUS_LANES; lane++)
+        lanes[lane] = lane_open(multus, "more", 0);
+    for (lane = 1; lane < MULTUS_LANES; lane++)
+        CHECK(lanes[lane] != NULL);
+    CHECK(lane_open(multus, "one too many", 0) == NULL);
+    CHECK(error_(multus) != NULL && strstr(error_(multus), "16 lanes") != NULL);
+    ready(multus);
+    beat(multus);
+    beat(multus);
+    lane_beat(lanes[1]);
+    lane_close(lanes[1]);
+    close_(multus);
+    lane_beat(lanes[2]);
+    for (lane = 3; lane < MULTUS_LANES; lane++)
+        lane_close(lanes[lane]);
+}
+
+static void not_supervised(multus_t *multus)
+{
+    multus_lane_t *lane = lane_open(multus, "x", 1);
+    CHECK(is_supervised(multus) == 0);
+    CHECK(deadline_ns(multus) == 0);
+    CHECK(lane != NULL);
+    ready(multus);
+    beat(multus);
+    lane_beat(lane);
+    lane_close(lane);
+    close_(multus);
+}
+
+int main(int argc, char **argv)
+{
+    const char *kind = argc > 1 ? argv[1] : "";
+    multus_t *multus = open_();
+    CHECK(multus != NULL);
+    CHECK(strcmp(version(), MULTUS_VERSION) == 0);
+    null_does_nothing();
+    if (strcmp(kind, "supervised") == 0) {
+        supervised(multus);
+    } else if (strcmp(kind, "inert") == 0) {
+        CHECK(error_(multus) == NULL);
+        not_supervised(multus);
+    } else if (strcmp(kind, "refused") == 0) {
+        CHECK(error_(multus) != NULL);
+        printf("%s\n", error_(multus) == NULL ? "" : error_(multus));
+        not_supervised(multus);
+    } else {
+        printf("which kind?\n");
+        return 2;
+    }
+    return failures != 0;
+}

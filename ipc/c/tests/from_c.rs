@@ -1,0 +1,309 @@
+//! The library as C and C++ programs get it: installed, found by pkg-config, compiled with all warnings as errors, run
+//! against a real heartbeat page.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use multus_ipc::heartbeat::{self, Reader};
+use multus_ipc::map::{self, Mapping};
+use multus_ipc::sync::Ordering;
+
+const IPC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const DEADLINE_NS: u64 = 50_000_000;
+const C: [&str; 2] = ["gcc", "-std=c99"];
+const CPP: [&str; 2] = ["g++", "-std=c++11"];
+
+#[test]
+fn the_c_example_beats_in_both_lanes_and_leaves_in_good_order() {
+    let Some(child) = compile("the C example", C, "examples/c/child.c", Link::Shared) else { return };
+    let page = Page::new();
+    let output = page.run(&child, &["5"]);
+    assert_eq!(stdout(&output), "supervised with a deadline of 50000 us\n", "{output:?}");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    page.read(|reader| {
+        assert!(reader.is_ready());
+        assert_eq!(reader.look(0).sequence, 6, "ready and five turns");
+        assert_eq!((reader.lanes(), reader.look(1).sequence), (2, 6), "opened and five turns");
+        assert_eq!(reader.lane_name(1).to_string(), "poller");
+        assert_eq!(reader.lane_deadline_ns(1), Some(100_000_000));
+        assert!(reader.has_left(1) && !reader.has_left(0));
+        assert!(reader.max_gap_ns(0) >= 10_000_000, "a turn takes 10 ms");
+    });
+}
+
+#[test]
+fn the_c_example_runs_by_hand() {
+    let Some(child) = compile("the C example by hand", C, "examples/c/child.c", Link::Shared) else { return };
+    let output = by_hand(&child, &["2"], None);
+    assert_eq!((stdout(&output), output.status.code()), ("not supervised\n", Some(0)), "{output:?}");
+    let output = by_hand(&child, &["two"], None);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn the_c_example_measures_a_beat() {
+    let Some(child) = compile("the C example's measurement", C, "examples/c/child.c", Link::Shared) else { return };
+    let output = Page::new().run(&child, &["--bench"]);
+    eprint!("{}", stdout(&output));
+    assert!(stdout(&output).starts_with("supervised: ") && stdout(&output).contains("ns per beat"), "{output:?}");
+}
+
+#[test]
+fn the_cpp_example_beats_in_both_lanes() {
+    let Some(child) = compile("the C++ example", CPP, "examples/c/child.cpp", Link::Shared) else { return };
+    let page = Page::new();
+    let output = page.run(&child, &["3"]);
+    assert_eq!((stdout(&output), output.status.code()), ("supervised\n", Some(0)), "{output:?}");
+    page.read(|reader| {
+        assert!(reader.is_ready());
+        assert_eq!((reader.look(0).sequence, reader.look(1).sequence), (4, 4));
+        assert!(reader.has_left(1));
+    });
+}
+
+#[test]
+fn every_function_does_what_the_header_says() {
+    for (compiler, link) in [(C, Link::Shared), (C, Link::Static), (CPP, Link::Shared)] {
+        let title = format!("every function from {} ({link:?})", compiler[0]);
+        let Some(program) = compile(&title, compiler, "c/tests/every_function.c", link) else { continue };
+        let page = Page::new();
+        let output = page.run(&program, &["supervised"]);
+        assert!(output.status.success(), "{output:?}");
+        page.read(|reader| {
+            assert!(reader.is_ready());
+            let sequences: Vec<u64> = (0..heartbeat::LANES).map(|lane| reader.look(lane).sequence).collect();
+            assert_eq!(sequences, [3, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+            assert_eq!(reader.lane_name(2).to_string(), "");
+            assert_eq!(reader.lane_name(3).to_string(), "\u{fffd}");
+            assert_eq!((reader.lane_deadline_ns(1), reader.lane_deadline_ns(2)), (Some(5_000_000), None));
+            assert_eq!((reader.has_left(1), reader.has_left(2), reader.has_left(3)), (true, false, true));
+        });
+
+        let output = by_hand(&program, &["inert"], None);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        for (value, reason) in
+            [("77", "MULTUS_HEARTBEAT_FD=77"), ("seven", "not a descriptor"), ("1", "not a descriptor")]
+        {
+            let output = by_hand(&program, &["refused"], Some(value));
+            assert!(output.status.success() && stdout(&output).contains(reason), "{value}: {output:?}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "told on standard error: {output:?}");
+        }
+        let foreign = Page::with_header([7, 7, 7, 7, 7]);
+        let output = foreign.run(&program, &["refused"]);
+        assert!(output.status.success() && stdout(&output).contains("not the expected page"), "{output:?}");
+        foreign.read(|reader| assert_eq!(reader.look(0).sequence, 0, "a foreign page is not written"));
+    }
+}
+
+#[test]
+fn header_library_test_and_manual_name_the_same_functions() {
+    let header = read("include/multus.h");
+    let mut declared = functions(&header);
+    declared.sort();
+    assert!(declared.len() > 10, "{declared:?}");
+    for file in ["c/tests/every_function.c", "man/multus.3"] {
+        let text = read(file);
+        for function in &declared {
+            assert!(text.contains(function.as_str()), "{file} lacks {function}");
+        }
+    }
+    if !is_there("nm") {
+        return skip("the names that the library exports", "nm is missing");
+    }
+    let nm = Command::new("nm").args(["-D", "--defined-only"]).arg(libraries().join("libmultus.so")).output().unwrap();
+    let mut exported: Vec<&str> = stdout(&nm).lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    exported.sort_unstable();
+    assert_eq!(exported, declared);
+}
+
+#[test]
+fn the_numbers_of_the_header_are_those_of_the_crate() {
+    let header = read("include/multus.h");
+    let value = |name: &str| {
+        let prefix = format!("#define {name} ");
+        header.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_else(|| panic!("no {name}"))
+    };
+    assert_eq!(value("MULTUS_VERSION"), format!("\"{}\"", env!("CARGO_PKG_VERSION")));
+    assert_eq!(value("MULTUS_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MAJOR"));
+    assert_eq!(value("MULTUS_VERSION_MINOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    assert_eq!(value("MULTUS_VERSION_PATCH"), env!("CARGO_PKG_VERSION_PATCH"));
+    assert_eq!(value("MULTUS_LANES"), heartbeat::LANES.to_string());
+    assert_eq!(value("MULTUS_ENV_FD"), format!("\"{}\"", multus_ipc::child::ENV_FD));
+    let name_bytes = multus_ipc::text::Text::<4>::EMPTY.words().len() * 8;
+    assert_eq!(value("MULTUS_LANE_NAME_BYTES"), name_bytes.to_string());
+    assert!(read("man/multus.3").lines().next().unwrap().contains(&format!("multusd {}", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn the_manual_page_is_clean_roff() {
+    if !is_there("groff") {
+        return skip("the manual page", "groff is missing");
+    }
+    let page = format!("{IPC}/man/multus.3");
+    let output = Command::new("groff").args(["-man", "-Tutf8", "-ww", "-z", &page]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+/// A heartbeat page as multusd makes it.
+struct Page(OwnedFd);
+
+impl Page {
+    fn new() -> Self {
+        Self::with_header(heartbeat::header(1, DEADLINE_NS))
+    }
+
+    fn with_header(header: [u64; 5]) -> Self {
+        let fd = map::memfd(c"heartbeat", heartbeat::WORDS).unwrap();
+        let map = Mapping::writable(fd.as_fd()).unwrap();
+        for (word, value) in map.words().iter().zip(header) {
+            word.store(value, Ordering::Relaxed);
+        }
+        Self(fd)
+    }
+
+    /// Runs a program that has this page as descriptor 7.
+    fn run(&self, program: &Path, arguments: &[&str]) -> Output {
+        Command::new("sh")
+            .args(["-c", "exec \"$@\" 7<&0 < /dev/null", "sh"])
+            .arg(program)
+            .args(arguments)
+            .env("MULTUS_HEARTBEAT_FD", "7")
+            .env("LD_LIBRARY_PATH", installed().join("lib"))
+            .stdin(Stdio::from(self.0.try_clone().unwrap()))
+            .output()
+            .unwrap()
+    }
+
+    fn read(&self, look: impl FnOnce(Reader<'_>)) {
+        let map = Mapping::read_only(self.0.as_fd()).unwrap();
+        look(Reader::new(map.words()));
+    }
+}
+
+fn by_hand(program: &Path, arguments: &[&str], fd: Option<&str>) -> Output {
+    let mut command = Command::new(program);
+    command.args(arguments).env("LD_LIBRARY_PATH", installed().join("lib")).env_remove("MULTUS_HEARTBEAT_FD");
+    if let Some(fd) = fd {
+        command.env("MULTUS_HEARTBEAT_FD", fd);
+    }
+    command.output().unwrap()
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Link {
+    Shared,
+    Static,
+}
+
+/// Compiles a file of `ipc/` against the installed library; `None` where the compiler is missing.
+fn compile(title: &str, [compiler, standard]: [&str; 2], source: &str, link: Link) -> Option<PathBuf> {
+    if !is_there(compiler) {
+        skip(title, &format!("{compiler} is missing"));
+        return None;
+    }
+    let prefix = installed();
+    let name = format!("{}-{compiler}-{link:?}-{:?}", source.replace('/', "-"), std::thread::current().id());
+    let program = prefix.join(name);
+    let mut command = Command::new(compiler);
+    command.args([standard, "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic"]);
+    if compiler == CPP[0] {
+        command.args(["-x", "c++"]);
+    }
+    command.arg(format!("{IPC}/{source}")).args(["-x", "none", "-pthread", "-o"]).arg(&program);
+    for flag in flags(prefix) {
+        // By its full name, since of two libraries the linker takes the shared one.
+        let archive = prefix.join("lib/libmultus.a").display().to_string();
+        command.arg(if matches!(link, Link::Static) && flag == "-lmultus" { archive } else { flag });
+    }
+    if matches!(link, Link::Static) {
+        command.args(private_libraries(prefix));
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    Some(program)
+}
+
+/// What pkg-config says; where it is missing, what it would say.
+fn flags(prefix: &Path) -> Vec<String> {
+    if !is_there("pkg-config") {
+        return vec![
+            format!("-I{}/include", prefix.display()),
+            format!("-L{}/lib", prefix.display()),
+            "-lmultus".into(),
+        ];
+    }
+    let mut command = Command::new("pkg-config");
+    command.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+    let output = command.args(["--cflags", "--libs", "multus"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    stdout(&output).split_whitespace().map(str::to_owned).collect()
+}
+
+fn private_libraries(prefix: &Path) -> Vec<String> {
+    let file = fs::read_to_string(prefix.join("lib/pkgconfig/multus.pc")).unwrap();
+    let line = file.lines().find_map(|line| line.strip_prefix("Libs.private: ")).unwrap();
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The library installed into a directory below `target`, anew for every run of the tests.
+fn installed() -> &'static Path {
+    static PREFIX: OnceLock<PathBuf> = OnceLock::new();
+    PREFIX.get_or_init(|| {
+        let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("multus-c");
+        let _ = fs::remove_dir_all(&prefix);
+        let mut install = Command::new(format!("{IPC}/c/install"));
+        install.env_remove("DESTDIR").arg("--prefix").arg(&prefix).arg("--libraries").arg(libraries());
+        let output = install.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        prefix
+    })
+}
+
+/// Where the libraries are. Cargo makes libraries for C only on request, even for the tests of their own package.
+fn libraries() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--release", "--quiet", "--offline", "-p", "multus-c", "--target-dir"]).arg(target);
+        let output = build.current_dir(IPC).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        target.join("release")
+    })
+}
+
+fn functions(header: &str) -> Vec<String> {
+    let code: String = header.split("/*").map(|part| part.split_once("*/").map_or(part, |(_, code)| code)).collect();
+    let words = code.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '('));
+    words
+        .filter_map(|word| word.split_once('('))
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| name.starts_with("multus_"))
+        .collect()
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(format!("{IPC}/{file}")).unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// Says why a test is skipped, here and in the file that `MULTUS_SKIP_LOG` names.
+fn skip(test: &str, reason: &str) {
+    use std::io::Write as _;
+    eprintln!("skipped: {test}: {reason}");
+    let log = std::env::var_os("MULTUS_SKIP_LOG");
+    let file = log.and_then(|path| fs::OpenOptions::new().create(true).append(true).open(path).ok());
+    if let Some(mut file) = file {
+        let _ = file.write_all(format!("skipped: {test}: {reason}\n").as_bytes());
+    }
+}

@@ -1,0 +1,106 @@
+/*
+ * multus.h - heartbeats for programs that multusd supervises. C99 and C++. Manual page: multus(3).
+ *
+ *     multus_t *multus = multus_open();
+ *     set_up();
+ *     multus_ready(multus);
+ *     while (work())
+ *         multus_beat(multus);
+ *     multus_close(multus);
+ *
+ * Beat from the loop that does the work, at least twice within the deadline; a thread that only beats proves nothing.
+ * In a process that nobody supervises all calls do nothing, so the program runs by hand as it is.
+ *
+ * Threads: a multus_t is used by one thread at a time, a multus_lane_t by one thread at a time. Different lanes need no
+ * lock between them. A further thread that is to be supervised gets a lane, opened by the thread that has the multus_t.
+ *
+ * NULL in place of a multus_t or multus_lane_t is allowed everywhere and does nothing.
+ *
+ * After fork() the new process must not call anything here: it would beat in the name of its parent. Programs that are
+ * executed do not inherit the page.
+ */
+#ifndef MULTUS_H
+#define MULTUS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The release of this header; multus_version() tells that of the library. Names are added, never changed. */
+#define MULTUS_VERSION_MAJOR 0
+#define MULTUS_VERSION_MINOR 1
+#define MULTUS_VERSION_PATCH 0
+#define MULTUS_VERSION "0.1.0"
+
+/* Lanes of a process: the one that multus_beat() writes, and fifteen that can be opened. */
+#define MULTUS_LANES 16
+
+/* Bytes of the name of a lane; a longer one is cut between two characters. */
+#define MULTUS_LANE_NAME_BYTES 32
+
+/* Environment variable with the descriptor of the heartbeat page. Read by multus_open(), set by multusd. */
+#define MULTUS_ENV_FD "MULTUS_HEARTBEAT_FD"
+
+/* The heartbeat of this process. */
+typedef struct multus multus_t;
+
+/* The heartbeat of one further thread. */
+typedef struct multus_lane multus_lane_t;
+
+/*
+ * The heartbeat that multusd set up for this process. Never NULL. Without supervision it does nothing. A page that is
+ * there but cannot be used is told on standard error and by multus_error(); multusd will find the process silent.
+ * Call it once, early: it reads the environment, which other threads must not change meanwhile.
+ */
+multus_t *multus_open(void);
+
+/* 1 if somebody watches these beats, else 0. */
+int multus_is_supervised(const multus_t *multus);
+
+/*
+ * Why there is a page but no supervision, or why the last multus_lane_open() failed; NULL without an error. The text
+ * is valid until the next multus_lane_open() or multus_close() of the same multus_t.
+ */
+const char *multus_error(const multus_t *multus);
+
+/* The configured deadline in nanoseconds; 0 without one, and without supervision. */
+uint64_t multus_deadline_ns(const multus_t *multus);
+
+/* "My work loop has come round again." Wait-free: a clock reading and a few stores, no system call. */
+void multus_beat(multus_t *multus);
+
+/*
+ * "Set-up is done": from now on the deadline counts, and outputs are released. Includes a beat. A process that never
+ * calls it is ready with its first beat.
+ */
+void multus_ready(multus_t *multus);
+
+/*
+ * Puts one more thread under supervision, from now on. A fault of it is reported with the name (UTF-8; NULL: none).
+ * deadline_ns 0: the deadline of the process. NULL when all lanes are taken; without supervision a lane that does
+ * nothing. A lane stays usable after multus_close(), and its place is not given to another one.
+ */
+multus_lane_t *multus_lane_open(multus_t *multus, const char *name, uint64_t deadline_ns);
+
+/* One beat of this thread. As multus_beat(). */
+void multus_lane_beat(multus_lane_t *lane);
+
+/* The thread ends in good order: it is no longer supervised. Frees the lane. */
+void multus_lane_close(multus_lane_t *lane);
+
+/*
+ * Frees the multus_t. This does not end the supervision of the process: one that goes on without beating is found
+ * silent. So close it when the process ends, or not at all.
+ */
+void multus_close(multus_t *multus);
+
+/* The release of the library, such as "0.1.0". */
+const char *multus_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

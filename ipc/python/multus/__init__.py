@@ -1,0 +1,21 @@
+"""Heartbeats for programs that multusd supervises.
+
+    from multus import supervised
+
+    with supervised() as heartbeat:
+        set_up()
+        heartbeat.ready()
+        while work():
+            heartbeat.beat()
+
+Beat from the loop that does the work, at least twice within the deadline; a thread that only beats proves nothing. In a
+process that nobody supervises all calls do nothing, so the program runs by hand as it is.
+
+`multus.aio` beats from an asyncio event loop, `multus.logging` sets up logging the way multusd expects it.
+"""
+
+from ._heartbeat import Heartbeat, Lane, PageError
+from ._supervised import supervised
+
+__all__ = ["Heartbeat", "Lane", "PageError", "supervised"]
+__version__ = "0.1.0"
