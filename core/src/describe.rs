@@ -42,6 +42,10 @@ pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64, lane: &str) -> St
         FaultKind::ExecFailed => exec(a, b),
         FaultKind::CheckFailed => format!("its check failed {} in a row ({})", times(a), job_result(b, c)),
         FaultKind::Trigger => "it reported itself that it does not work (WATCHDOG=trigger)".to_owned(),
+        FaultKind::ControlByte if a == 0 => {
+            format!("its control port got the byte {b}, expected is one of 1 to 9")
+        }
+        FaultKind::ControlByte => format!("its control port got the byte {b}, expected is {a}"),
         FaultKind::SpawnFailed => format!("the system made no process for it: {}", errno(a)),
     };
     if granted_ns > 0 {
@@ -263,6 +267,7 @@ mod tests {
                 [7, 2, 0, 0],
                 "its program cannot be executed (command): No such file or directory (ENOENT)",
             ),
+            (FaultKind::ControlByte, [4, 6, 0, 0], "its control port got the byte 6, expected is 4"),
             (FaultKind::CheckFailed, [2, 3, 0, 0], "its check failed 2 times in a row (took too long and was killed)"),
         ] {
             assert_eq!(fault(kind, args, 0, ""), expected);

@@ -5,6 +5,7 @@
 //! | watch | SCHED_FIFO | [`watch`]: looks at heartbeats, decides, forces outputs |
 //! | launcher | SCHED_FIFO, one less | [`launcher`]: makes and ends processes, through the spawner process |
 //! | adapters | SCHED_FIFO, one less | [`adapters`]: turns notices of foreign programs into beats |
+//! | files | SCHED_FIFO, one less | [`adapters::file`]: looks whether files were touched; only if somebody beats so |
 //! | evidence | ordinary | [`evidence`]: finds out what a faulty process was doing |
 //! | log | ordinary | [`logroom`]: output of children, events, the daemon's own log |
 //! | control | ordinary | [`control`]: control socket, configuration, signals, temperature |
@@ -23,6 +24,7 @@ pub mod evidence;
 pub mod launcher;
 pub mod logroom;
 pub mod policy;
+pub mod probe;
 pub mod realtime;
 pub mod sys;
 pub mod wake;

@@ -35,7 +35,7 @@ pub fn policy(child: &ChildConfig, slots_of: impl Fn(&str) -> Vec<usize>) -> Res
     Ok(Policy {
         enabled: child.enabled,
         beats: match child.heartbeat.method {
-            Method::SharedMemory | Method::Notify => Some(Beats {
+            Method::SharedMemory | Method::Notify | Method::ControlPort | Method::File => Some(Beats {
                 deadline_ns: duration_ns(child.heartbeat.deadline),
                 min_interval_ns: child.heartbeat.min_interval.map_or(0, duration_ns),
                 warn_ns: child.heartbeat.warn_after.map_or(0, duration_ns),

@@ -81,6 +81,8 @@ words! {
         SpawnFailed = 8 "spawn-failed",
         /// The program itself reported that it does not work (`WATCHDOG=trigger`).
         Trigger = 9 "watchdog-trigger",
+        /// On its control port came a byte that does not follow the one before.
+        ControlByte = 10 "control-byte",
     }
 }
 

@@ -1,44 +1,55 @@
 //! Heartbeats of programs that know nothing of multusd: what they say in their own way becomes beats in the same kind of
 //! page that others write themselves, so that the watch loop sees no difference.
 //!
+//! | method | what is a beat | where |
+//! |---|---|---|
+//! | `notify` | `WATCHDOG=1` of sd_notify(3) | [`notify`] |
+//! | `control-port` | a byte over TCP, each the successor of the last | [`control_port`] |
+//! | `file` | a file was touched | [`file`], with a thread of its own: looking at a file may block |
+//!
 //! One thread, just below the launcher in priority, bounded in what it does for one child before it turns to the next.
 //! It is watched by the core like every other helper.
-//!
-//! A child with `method = "notify"` finds a datagram socket of its own in `NOTIFY_SOCKET`, as from systemd. A datagram
-//! counts when its sender (as the kernel vouches) is the child's process or a descendant of it; a sender that has
-//! ended already (`systemd-notify` does) counts when it was of the child's user.
 
+pub mod control_port;
+pub mod file;
 pub mod notify;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use multus_ipc::MonoNs;
 use multus_ipc::child::{Heartbeat, Lane};
 use multus_supervisor::Told;
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind, recvmsg, setsockopt, socket,
-    sockopt,
-};
 
 use crate::sys;
 use crate::wake::Wake;
-use notify::Notice;
+use control_port::Port;
+use notify::{Said, Socket};
+
+/// What tells of a child's beats.
+#[derive(Debug)]
+pub enum Source {
+    /// Its notify socket.
+    Notify(OwnedFd),
+    /// Its control port.
+    ControlPort(TcpListener),
+    /// The file that it touches, and how often that is looked at.
+    File(PathBuf, Duration),
+}
 
 /// From the control thread: which slots are fed.
 #[derive(Debug)]
 pub enum Setup {
-    /// This slot's socket.
-    Feed { slot: usize, name: String, socket: OwnedFd },
-    /// The slot is free.
+    /// This slot is, from now on by this.
+    Feed { slot: usize, name: String, source: Source },
+    /// This slot is no longer.
     Drop { slot: usize },
 }
 
@@ -94,29 +105,24 @@ pub struct Ends {
 
 const WAKE: Token = Token(usize::MAX);
 const IDLE: Duration = Duration::from_millis(500);
-/// Datagrams that are taken from one child in one turn; who sends more waits for the next.
-const BATCH: usize = 32;
 /// From one turn to the next for a child that sends more than a batch: bounds what a flood can take of a processor.
 const FLOOD_PAUSE: Duration = Duration::from_millis(1);
-/// Generations of parents that are asked whether a sender belongs to a child.
-const MAX_DEPTH: usize = 32;
 
 struct Feed {
     name: String,
-    socket: OwnedFd,
+    kind: Kind,
     generation: u32,
     heartbeat: Heartbeat,
-    process: Option<Process>,
+    /// There may be something to read.
+    pending: bool,
     /// Nothing is read before this time.
     paused_until: MonoNs,
-    refused: u64,
 }
 
-struct Process {
-    pid: i32,
-    uid: u32,
-    /// The descendant that was accepted last.
-    known: i32,
+enum Kind {
+    Notify(Socket),
+    ControlPort(Port),
+    File(PathBuf, Duration),
 }
 
 /// Works until `end` is set.
@@ -132,34 +138,52 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
     poll.registry().register(&mut SourceFd(&ends.wake.raw()), WAKE, Interest::READABLE)?;
     let mut events = Events::with_capacity(128);
     let mut feeds: BTreeMap<usize, Feed> = BTreeMap::new();
+    let mut files: Option<file::Looker> = None;
     let mut flooded = false;
+    let mut all_at = MonoNs(0);
     while !end.load(std::sync::atomic::Ordering::Relaxed) {
         match poll.poll(&mut events, Some(if flooded { FLOOD_PAUSE } else { IDLE })) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         ends.lane.beat();
-        ends.wake.drain();
+        if events.iter().any(|event| event.token() == WAKE) {
+            ends.wake.drain();
+        }
         while let Ok(setup) = ends.setups.pop() {
-            set_up(&mut feeds, setup, &poll);
+            set_up(&mut feeds, setup, poll.registry(), &mut files, &ends);
         }
         while let Ok(attach) = ends.attached.pop() {
-            attached(&mut feeds, attach, &mut ends);
+            // Whom a process belongs to was set up before it was made, but maybe after the last look.
+            while let Ok(setup) = ends.setups.pop() {
+                set_up(&mut feeds, setup, poll.registry(), &mut files, &ends);
+            }
+            attached(&mut feeds, attach, &mut ends, files.as_ref());
+        }
+        for event in &events {
+            if let Some(feed) = feeds.get_mut(&event.token().0) {
+                feed.pending = true;
+            }
+        }
+        while let Some(touched) = files.as_ref().and_then(file::Looker::touched) {
+            if let Some(feed) = feeds.get(&touched.slot).filter(|f| f.generation == touched.generation) {
+                feed.heartbeat.beat();
+            }
         }
         let now = MonoNs::now();
+        // Now and then everybody is asked: whom the poll did not take, and what a limit of the system held up.
+        let all = now >= all_at;
+        if all {
+            all_at = now.after(IDLE);
+        }
         flooded = false;
         let mut told = false;
         for (slot, feed) in &mut feeds {
-            if feed.process.is_none() || now < feed.paused_until {
-                flooded |= feed.process.is_some();
-                continue;
+            feed.pending |= all;
+            if feed.pending && now >= feed.paused_until {
+                told |= feed.read(*slot, poll.registry(), &mut ends, now);
             }
-            let (more, any) = feed.read(*slot, &mut ends);
-            told |= any;
-            if more {
-                feed.paused_until = now.after(FLOOD_PAUSE);
-                flooded = true;
-            }
+            flooded |= feed.pending;
         }
         if told {
             ends.wake_watch.wake();
@@ -168,215 +192,116 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
     Ok(())
 }
 
-fn set_up(feeds: &mut BTreeMap<usize, Feed>, setup: Setup, poll: &Poll) {
-    match setup {
-        Setup::Feed { slot, name, socket } => {
-            let fd = socket.as_raw_fd();
-            if let Err(error) = poll.registry().register(&mut SourceFd(&fd), Token(slot), Interest::READABLE) {
-                // Still read twice a second, with every turn.
-                log::warn!("{name}: its notify socket cannot be polled: {error}");
-            }
-            let feed = Feed {
-                name,
-                socket,
-                generation: 0,
-                heartbeat: Heartbeat::inert(),
-                process: None,
-                paused_until: MonoNs(0),
-                refused: 0,
-            };
-            feeds.insert(slot, feed);
-        }
-        Setup::Drop { slot } => {
-            if let Some(feed) = feeds.remove(&slot) {
-                let _ = poll.registry().deregister(&mut SourceFd(&feed.socket.as_raw_fd()));
+fn set_up(
+    feeds: &mut BTreeMap<usize, Feed>,
+    setup: Setup,
+    registry: &Registry,
+    files: &mut Option<file::Looker>,
+    ends: &Ends,
+) {
+    let (Setup::Feed { slot, .. } | Setup::Drop { slot }) = &setup;
+    if let Some(feed) = feeds.remove(slot) {
+        match feed.kind {
+            Kind::Notify(socket) => drop(registry.deregister(&mut SourceFd(&socket.raw()))),
+            Kind::ControlPort(port) => port.close(registry),
+            Kind::File(..) => {
+                if let Some(files) = files {
+                    files.leave(*slot);
+                }
             }
         }
     }
+    let Setup::Feed { slot, name, source } = setup else { return };
+    let (kind, polled) = match source {
+        Source::Notify(socket) => {
+            let socket = Socket::new(socket);
+            let polled = registry.register(&mut SourceFd(&socket.raw()), Token(slot), Interest::READABLE);
+            (Kind::Notify(socket), polled)
+        }
+        Source::ControlPort(listener) => {
+            let mut port = Port::new(listener);
+            let polled = port.open(registry, Token(slot));
+            (Kind::ControlPort(port), polled)
+        }
+        Source::File(path, often) => {
+            if files.is_none() {
+                match file::Looker::start(Arc::clone(&ends.wake), ends.priority) {
+                    Ok(looker) => *files = Some(looker),
+                    // Its silence will be a fault, again and again.
+                    Err(error) => log::error!("{name}: no thread that looks at files: {error}"),
+                }
+            }
+            (Kind::File(path, often), Ok(()))
+        }
+    };
+    if let Err(error) = polled {
+        // Still read twice a second.
+        log::warn!("{name}: what tells of its beats cannot be polled: {error}");
+    }
+    let heartbeat = Heartbeat::inert();
+    feeds.insert(slot, Feed { name, kind, generation: 0, heartbeat, pending: false, paused_until: MonoNs(0) });
 }
 
-fn attached(feeds: &mut BTreeMap<usize, Feed>, attach: Attach, ends: &mut Ends) {
+fn attached(feeds: &mut BTreeMap<usize, Feed>, attach: Attach, ends: &mut Ends, files: Option<&file::Looker>) {
     match attach {
         Attach::Page { slot, generation, page } => {
             let Some(feed) = feeds.get_mut(&slot) else { return };
-            feed.process = None;
             feed.generation = generation;
-            feed.discard();
             match Heartbeat::from_fd(page) {
                 Ok(heartbeat) => feed.heartbeat = heartbeat,
                 Err(error) => log::error!("{}: its heartbeat page cannot be mapped: {error}", feed.name),
             }
+            match &mut feed.kind {
+                Kind::Notify(socket) => socket.forget(),
+                Kind::ControlPort(port) => port.forget(),
+                Kind::File(path, often) => {
+                    if let Some(files) = files {
+                        files.look(slot, generation, path, *often);
+                    }
+                }
+            }
+            feed.pending = true;
             let _ = ends.texts.push(Text { slot, text: String::new() });
         }
         Attach::Process { slot, generation, pid } => {
             if let Some(feed) = feeds.get_mut(&slot).filter(|f| f.generation == generation) {
-                let uid = fs::metadata(format!("/proc/{pid}")).map_or(0, |m| std::os::unix::fs::MetadataExt::uid(&m));
-                feed.process = Some(Process { pid, uid, known: pid });
+                if let Kind::Notify(socket) = &mut feed.kind {
+                    socket.attach(pid);
+                }
+                feed.pending = true;
             }
         }
     }
 }
 
 impl Feed {
-    /// Takes one batch: whether there is more, and whether the watch thread was told something.
-    fn read(&mut self, slot: usize, ends: &mut Ends) -> (bool, bool) {
+    /// Takes one batch; whether the watch thread was told something.
+    fn read(&mut self, slot: usize, registry: &Registry, ends: &mut Ends, now: MonoNs) -> bool {
         let mut told = false;
-        for _ in 0..BATCH {
-            let mut buffer = [0u8; notify::MAX_DATAGRAM];
-            match receive(&self.socket, &mut buffer) {
-                Ok((length, sender)) => {
-                    if self.accepts(sender) {
-                        for notice in notify::parse(&buffer[..length]) {
-                            told |= self.take(slot, notice, ends);
-                        }
-                    }
-                }
-                Err(Errno::EINTR) => {}
-                Err(_) => return (false, told),
-            }
-        }
-        (true, told)
-    }
-
-    fn take(&mut self, slot: usize, notice: Notice, ends: &mut Ends) -> bool {
-        let told = match notice {
-            Notice::Ready => {
-                self.heartbeat.ready();
-                return false;
-            }
-            Notice::Beat => {
-                self.heartbeat.beat();
-                return false;
-            }
-            Notice::Status(text) => {
-                // A control thread that lags behind misses an old text, nothing else.
-                let _ = ends.texts.push(Text { slot, text });
-                return false;
-            }
-            Notice::Reloading => {
-                let _ = ends.texts.push(Text { slot, text: "reloading".into() });
-                return false;
-            }
-            Notice::Errno(errno) => {
-                let _ = ends.texts.push(Text { slot, text: format!("error: {}", Errno::from_raw(errno).desc()) });
-                return false;
-            }
-            Notice::Trigger => Told::Trigger,
-            Notice::Deadline(us) => Told::Deadline(us.saturating_mul(1000)),
-            Notice::Extend(us) => Told::Extend(us.saturating_mul(1000)),
-            Notice::Stopping => Told::Stopping,
-        };
         let generation = self.generation;
-        ends.reports.push(Report { slot, generation, told }).is_ok()
-    }
-
-    /// Whether a sender speaks for this child.
-    fn accepts(&mut self, sender: Option<(i32, u32)>) -> bool {
-        let Some(process) = &mut self.process else { return false };
-        let accepted = match sender {
-            None => false,
-            Some((pid, _)) if pid == process.pid || pid == process.known => true,
-            Some((pid, uid)) => match descends(pid, process.pid) {
-                Some(true) => {
-                    process.known = pid;
-                    true
-                }
-                Some(false) => false,
-                None => uid == process.uid,
-            },
+        let reports = &mut ends.reports;
+        let mut tell = |what| {
+            let pushed = reports.push(Report { slot, generation, told: what }).is_ok();
+            told |= pushed;
+            pushed
         };
-        if !accepted {
-            self.refused += 1;
-            if self.refused.is_power_of_two() {
-                log::warn!("{}: {} notices of processes that are not its own were refused", self.name, self.refused);
+        let more = match &mut self.kind {
+            Kind::Notify(socket) if socket.is_attached() => {
+                let texts = &mut ends.texts;
+                socket.read(&self.name, &self.heartbeat, &mut |said| match said {
+                    Said::Told(what) => drop(tell(what)),
+                    // A control thread that lags behind misses an old text, nothing else.
+                    Said::Text(text) => drop(texts.push(Text { slot, text })),
+                })
             }
-        }
-        accepted
-    }
-
-    /// What an earlier process left in the socket is not the new one's.
-    fn discard(&self) {
-        let mut buffer = [0u8; 16];
-        for _ in 0..1024 {
-            if receive(&self.socket, &mut buffer).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// One datagram: its length, and process and user of its sender. Descriptors that came along (`BARRIER=1`) are closed,
-/// which is what the sender waits for.
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(usize, Option<(i32, u32)>), Errno> {
-    let mut space = nix::cmsg_space!(libc::ucred, [i32; 16]);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    let mut sender = None;
-    for control in message.cmsgs()? {
-        match control {
-            ControlMessageOwned::ScmCredentials(credentials) => {
-                sender = Some((credentials.pid(), credentials.uid()));
-            }
-            ControlMessageOwned::ScmRights(fds) => {
-                for fd in fds {
-                    sys::close(fd);
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok((message.bytes, sender))
-}
-
-/// Whether `pid` is a descendant of `ancestor`; `None` when it has ended.
-fn descends(pid: i32, ancestor: i32) -> Option<bool> {
-    let mut at = pid;
-    for depth in 0..MAX_DEPTH {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{at}/stat")) else {
-            return if depth == 0 { None } else { Some(false) };
+            Kind::ControlPort(port) => port.read(registry, Token(slot), &self.heartbeat, now, &mut tell),
+            // What waits in the socket is read when the process is known.
+            Kind::Notify(_) | Kind::File(..) => false,
         };
-        // The name in parentheses may hold anything; the parent is the second field after it.
-        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<i32>().ok())?;
-        if parent == ancestor {
-            return Some(true);
+        self.pending = more;
+        if more {
+            self.paused_until = now.after(FLOOD_PAUSE);
         }
-        if parent <= 1 {
-            return Some(false);
-        }
-        at = parent;
-    }
-    Some(false)
-}
-
-/// Makes the notify socket of an instance, at `path`; anybody may send, what counts is decided by credentials.
-///
-/// # Errors
-/// What the system refused.
-pub fn notify_socket(path: &PathBuf) -> io::Result<OwnedFd> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    let socket =
-        socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    if let Some(dir) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)?;
-    }
-    let _ = fs::remove_file(path);
-    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
-    setsockopt(&socket, sockopt::PassCred, &true)?;
-    Ok(socket)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parentage_is_told_from_proc() {
-        let own = std::process::id() as i32;
-        let parent = nix::unistd::getppid().as_raw();
-        assert_eq!(descends(own, parent), Some(true));
-        assert_eq!(descends(parent, own), Some(false));
-        assert_eq!(descends(i32::MAX, own), None);
+        told
     }
 }

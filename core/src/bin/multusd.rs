@@ -7,6 +7,7 @@ use lexopt::prelude::*;
 use multus_contract::dirs::{DirFlags, Dirs};
 use multusd::daemon::{self, Options};
 use multusd::launcher::spawner;
+use multusd::probe;
 
 const HELP: &str = "\
 multusd keeps processes alive and their outputs safe.
@@ -35,6 +36,9 @@ enum Wanted {
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|a| a == spawner::ARGUMENT) {
         return ExitCode::from(u8::try_from(spawner::run()).unwrap_or(1));
+    }
+    if std::env::args_os().nth(1).is_some_and(|a| a == probe::ARGUMENT) {
+        return probe::run(std::env::args().skip(2));
     }
     match arguments() {
         Err(error) => {

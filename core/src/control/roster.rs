@@ -1,8 +1,10 @@
 //! Which child instance is in which slot, and what has to be told to whom when the configuration changes.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use multus_contract::dirs::Dirs;
 use multus_ipc::text::Name;
 use multus_supervisor::Command;
 
+use crate::adapters::Source;
+use crate::launcher::plan::Feed;
 use crate::launcher::{Group, Hierarchy, SlotSetup, plan};
 use crate::policy;
 use crate::watch::Ask;
@@ -44,8 +48,8 @@ pub(super) struct Instance {
     told: Option<(multus_supervisor::Policy, ChildConfig)>,
     /// What the program says of itself (`STATUS=`).
     pub(super) text: String,
-    /// Whether it has a notify socket.
-    fed: bool,
+    /// Where the adapters thread learns of its beats.
+    feed: Option<Feed>,
 }
 
 /// All child instances.
@@ -60,6 +64,8 @@ pub(super) struct Roster {
     leaving: BTreeMap<usize, String>,
     /// A name came back before its old process was gone: the configuration is applied again then.
     deferred: bool,
+    /// Control ports that are open. One that passes from one instance to another stays open meanwhile.
+    ports: BTreeMap<u16, TcpListener>,
 }
 
 impl Roster {
@@ -73,6 +79,7 @@ impl Roster {
             free: (0..slots).collect(),
             leaving: BTreeMap::new(),
             deferred: false,
+            ports: BTreeMap::new(),
         }
     }
 
@@ -166,6 +173,8 @@ impl Roster {
                 report.changed.push(child.name.clone());
             }
         }
+        let used: BTreeSet<u16> = self.instances.values().filter_map(Instance::port).collect();
+        self.ports.retain(|port, _| used.contains(port));
     }
 
     /// Takes out the instances that are no longer configured.
@@ -174,9 +183,18 @@ impl Roster {
         let gone: Vec<String> = self.instances.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
         for name in gone {
             if let Some(instance) = self.instances.remove(&name) {
+                report.removed.push(name.clone());
+                if instance.port().is_some() {
+                    // The next one on this port may come before the last process of this one is gone.
+                    out.feed(adapters::Setup::Drop { slot: instance.slot });
+                }
+                if instance.told.is_none() {
+                    // Nobody has heard of it: its configuration could not be applied.
+                    self.free.insert(instance.slot);
+                    continue;
+                }
                 out.ask(Ask::Command { slot: instance.slot, command: Command::Remove });
-                self.leaving.insert(instance.slot, name.clone());
-                report.removed.push(name);
+                self.leaving.insert(instance.slot, name);
             }
         }
     }
@@ -216,7 +234,7 @@ impl Roster {
                     parameters: 0,
                     told: None,
                     text: String::new(),
-                    fed: false,
+                    feed: None,
                 };
                 self.instances.insert(name, instance);
             }
@@ -234,6 +252,16 @@ impl Roster {
         };
         let policy = policy::policy(child, slots_of)?;
         let outputs = policy::outputs(child)?;
+        // What can fail comes before anybody is told anything.
+        let mut sources: BTreeMap<u16, Source> = BTreeMap::new();
+        for number in 0..child.instances {
+            let name = child.instance_name(number);
+            let wanted = plan::feed(child, number, &self.dirs);
+            let is_fed = self.instances.get(&name).is_none_or(|i| i.feed == wanted);
+            if let Some(feed) = wanted.filter(|_| !is_fed) {
+                sources.insert(number, self.source(&feed)?);
+            }
+        }
         for number in 0..child.instances {
             let name = child.instance_name(number);
             let parameters = fingerprint(&self.dirs, &name);
@@ -256,11 +284,12 @@ impl Roster {
                 instance.join = join;
             }
             plan::with_joins(&mut slot_plan, instance.join.clone());
-            if slot_plan.fed && !instance.fed {
-                let path = plan::notify_path(&self.dirs, &name);
-                let socket = adapters::notify_socket(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-                out.feed(adapters::Setup::Feed { slot: instance.slot, name: name.clone(), socket });
-                instance.fed = true;
+            if instance.feed != slot_plan.feed {
+                instance.feed.clone_from(&slot_plan.feed);
+                out.feed(match sources.remove(&number) {
+                    Some(source) => adapters::Setup::Feed { slot: instance.slot, name: name.clone(), source },
+                    None => adapters::Setup::Drop { slot: instance.slot },
+                });
             }
             self.log.add(instance.slot, &name, child.log, Arc::clone(&instance.pipes));
             out.set_up(SlotSetup {
@@ -279,6 +308,42 @@ impl Roster {
             });
         }
         Ok(())
+    }
+}
+
+impl Roster {
+    /// Opens what tells of a child's beats.
+    fn source(&mut self, feed: &Feed) -> Result<Source, String> {
+        match feed {
+            Feed::Notify(path) => {
+                let socket = adapters::notify::socket(path).map_err(|e| format!("{}: {e}", path.display()))?;
+                Ok(Source::Notify(socket))
+            }
+            Feed::ControlPort(port) => {
+                let refused = |error: io::Error| match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        format!("heartbeat.port: port {port} of localhost is in use by another program")
+                    }
+                    _ => format!("heartbeat.port: port {port} of localhost cannot be opened: {error}"),
+                };
+                let listener = match self.ports.entry(*port) {
+                    Entry::Occupied(open) => open.into_mut(),
+                    Entry::Vacant(place) => place.insert(adapters::control_port::listen(*port).map_err(refused)?),
+                };
+                Ok(Source::ControlPort(listener.try_clone().map_err(refused)?))
+            }
+            Feed::File(path, often) => Ok(Source::File(path.clone(), *often)),
+        }
+    }
+}
+
+impl Instance {
+    /// Its control port.
+    fn port(&self) -> Option<u16> {
+        match self.feed {
+            Some(Feed::ControlPort(port)) => Some(port),
+            _ => None,
+        }
     }
 }
 

@@ -333,7 +333,7 @@ impl Launcher {
                 let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
                 page.write_all_at(&bytes, 0)?;
                 self.ends.table.install(slot, page.as_fd())?;
-                if setup.plan.fed {
+                if setup.plan.feed.is_some() {
                     let page = OwnedFd::from(page);
                     let attach = Attach::Page { slot, generation, page };
                     self.ends.attach.push(attach).map_err(|_| io::Error::from_raw_os_error(libc::EAGAIN))?;
@@ -386,7 +386,7 @@ impl Launcher {
                 let token = Token(slot);
                 let _ = self.poll.registry().register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE);
                 let Some(setup) = &self.slots[slot].setup else { return };
-                if setup.plan.fed {
+                if setup.plan.feed.is_some() {
                     // Room was there for the page, which the adapters thread takes out first.
                     let _ = self.ends.attach.push(Attach::Process { slot, generation, pid });
                     self.ends.wake_adapters.wake();

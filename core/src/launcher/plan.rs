@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use multus_contract::config::{ChildConfig, Method, NO_DEADLINE};
+use multus_contract::config::{ChildConfig, Method, NO_DEADLINE, Probe};
 use multus_contract::dirs::Dirs;
 use multus_supervisor::Job;
 use serde::{Deserialize, Serialize};
+
+use crate::probe;
 
 /// The descriptor under which a child finds its heartbeat page.
 pub const HEARTBEAT_FD: i32 = 3;
@@ -93,6 +95,17 @@ pub struct JobPlan {
     pub timeout: Duration,
 }
 
+/// Where the adapters thread learns that a child is alive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// A datagram socket at this path, for sd_notify(3).
+    Notify(PathBuf),
+    /// This TCP port on localhost.
+    ControlPort(u16),
+    /// A change of this file, which is looked for so often.
+    File(PathBuf, Duration),
+}
+
 /// Everything about one slot that the launcher needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlotPlan {
@@ -102,8 +115,8 @@ pub struct SlotPlan {
     pub program: Vec<u8>,
     /// Whether it has a heartbeat page, and with which deadline in ns.
     pub heartbeat: Option<u64>,
-    /// Whether the adapters thread writes that page, and not the child itself.
-    pub fed: bool,
+    /// Where the adapters thread, which then writes that page, learns of beats; `None`: the child writes it itself.
+    pub feed: Option<Feed>,
     /// What asks it to stop.
     pub stop_signal: i32,
     /// Its other commands, by number of the job.
@@ -137,17 +150,20 @@ pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: b
     let periodic = hooks.periodic.as_ref().map(|p| p.command.clone());
     add(Job::Periodic, job(&periodic, "periodic", hooks.timeout));
     // The check acts as the child; the other commands are the owner's and act as the daemon.
-    let check = child.check.as_ref().map(|check| JobPlan {
-        program: encode(&helper_program(&main, &check.command, "check", main.identity.clone())),
-        timeout: check.timeout,
+    let check = child.check.as_ref().map(|check| {
+        let program = match &check.probe {
+            Probe::Command(command) => helper_program(&main, command, "check", main.identity.clone()),
+            built_in => probe_program(&main, built_in),
+        };
+        JobPlan { program: encode(&program), timeout: check.timeout }
     });
     add(Job::Check, check);
     SlotPlan {
         heartbeat: match child.heartbeat.method {
-            Method::SharedMemory | Method::Notify => Some(multus_ipc::time::duration_ns(child.heartbeat.deadline)),
             Method::None => None,
+            _ => Some(multus_ipc::time::duration_ns(child.heartbeat.deadline)),
         },
-        fed: child.heartbeat.method == Method::Notify,
+        feed: feed(child, instance, dirs),
         stop_signal: child.stop.signal,
         on_daemon_exit: job(&hooks.on_daemon_exit, "on-daemon-exit", hooks.timeout),
         jobs,
@@ -157,8 +173,25 @@ pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: b
     }
 }
 
+/// Where the adapters thread learns of the beats of an instance.
+pub fn feed(child: &ChildConfig, instance: u16, dirs: &Dirs) -> Option<Feed> {
+    match child.heartbeat.method {
+        Method::Notify => Some(Feed::Notify(notify_path(dirs, &child.instance_name(instance)))),
+        Method::ControlPort => child.control_port(instance).map(Feed::ControlPort),
+        Method::File => {
+            let often = (child.heartbeat.deadline / 4).clamp(FILE_LOOK.0, FILE_LOOK.1);
+            child.beat_file(instance).map(|path| Feed::File(path, often))
+        }
+        Method::SharedMemory | Method::None => None,
+    }
+}
+
+/// Limits of the time from look to look at a file that is touched: what is longer than a quarter of the deadline finds
+/// beats late, what is shorter than the tick that file systems stamp with finds no more of them.
+const FILE_LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
+
 /// Where the notify socket of an instance lies.
-pub fn notify_path(dirs: &Dirs, name: &str) -> PathBuf {
+fn notify_path(dirs: &Dirs, name: &str) -> PathBuf {
     dirs.runtime.join("notify").join(name)
 }
 
@@ -197,6 +230,16 @@ fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, lim
             environment.insert("NOTIFY_SOCKET".into(), notify_path(dirs, name).display().to_string());
             if child.heartbeat.deadline != NO_DEADLINE {
                 environment.insert("WATCHDOG_USEC".into(), child.heartbeat.deadline.as_micros().to_string());
+            }
+        }
+        Method::ControlPort => {
+            if let Some(port) = child.control_port(instance) {
+                environment.insert("MULTUS_CONTROL_PORT".into(), port.to_string());
+            }
+        }
+        Method::File => {
+            if let Some(path) = child.beat_file(instance) {
+                environment.insert("MULTUS_CONTROL_FILE".into(), path.display().to_string());
             }
         }
         Method::None => {}
@@ -240,7 +283,8 @@ fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, lim
 }
 
 /// Variables of the main program that its commands do not get.
-const PRIVATE: [&str; 3] = ["MULTUS_HEARTBEAT_FD=", "NOTIFY_SOCKET=", "WATCHDOG_USEC="];
+const PRIVATE: [&str; 5] =
+    ["MULTUS_HEARTBEAT_FD=", "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "MULTUS_CONTROL_PORT=", "MULTUS_CONTROL_FILE="];
 
 fn helper_program(main: &Program, command: &[String], word: &str, identity: Option<Identity>) -> Program {
     let path = main.environment.iter().find_map(|v| v.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
@@ -257,6 +301,15 @@ fn helper_program(main: &Program, command: &[String], word: &str, identity: Opti
         no_new_privileges: word == "check" && main.no_new_privileges,
         ..Program::default()
     }
+}
+
+/// multusd itself, as the one who asks. In the process that is to become it, /proc/self/exe is multusd already, and can be
+/// executed even by a user who may not search the directory that it is in, or after its file was replaced.
+fn probe_program(main: &Program, probe: &Probe) -> Program {
+    let mut command = vec!["multusd".to_owned(), probe::ARGUMENT.to_owned()];
+    command.extend(probe::arguments(probe));
+    let paths = ["/proc/self/exe".into()].into_iter().chain(std::env::current_exe().ok()).collect();
+    Program { paths, ..helper_program(main, &command, "check", main.identity.clone()) }
 }
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -335,6 +388,21 @@ mod tests {
         assert_eq!(check.identity, program.identity, "a check acts as the child");
         assert!(check.environment.iter().all(|v| !v.starts_with("MULTUS_HEARTBEAT_FD")));
         assert!(check.paths.iter().any(|p| p.ends_with("bin/true")));
+    }
+
+    #[test]
+    fn built_in_checks_and_fed_heartbeats_are_planned() {
+        let dirs = Dirs::resolve(&DirFlags::default());
+        let text = "command = [\"/bin/pump\"]\ninstances = 2\nuser = \"0\"\ncheck.tcp = \"localhost:80\"\n\
+                    [heartbeat]\nmethod = \"control-port\"\nport = 5000\n";
+        let plan = plan(&child(text), 1, &dirs, true);
+        assert_eq!(plan.feed, Some(Feed::ControlPort(5001)));
+        let main: Program = serde_json::from_slice(&plan.program).unwrap();
+        assert!(main.environment.iter().any(|v| v == "MULTUS_CONTROL_PORT=5001"));
+        let check: Program = serde_json::from_slice(&plan.jobs[&(Job::Check as u8)].program).unwrap();
+        assert_eq!(check.arguments, ["multusd", probe::ARGUMENT, "tcp", "localhost:80"]);
+        assert_eq!((check.paths[0].as_path(), check.identity.is_some()), (Path::new("/proc/self/exe"), true));
+        assert!(check.environment.iter().all(|v| !v.starts_with("MULTUS_CONTROL_PORT")));
     }
 
     #[test]

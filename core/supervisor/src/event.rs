@@ -55,6 +55,13 @@ pub enum Told {
     Extend(u64),
     /// It is about to end by itself: its silence is no hang for the time that a stop may take.
     Stopping,
+    /// It beat with a byte that does not follow the one before.
+    ControlByte {
+        /// What would have been right, 1 to 9; 0 when any of them.
+        expected: u8,
+        /// What it was.
+        got: u8,
+    },
 }
 
 /// What the supervisor is told.

@@ -812,12 +812,10 @@ impl Supervisor {
         let child = self.kid_mut(slot);
         let stop_ns = child.policy.stop_timeout_ns;
         match told {
-            Told::Trigger => {
-                if matches!(child.state, State::Starting { .. } | State::Running { overlooked: false, .. }) {
-                    let times = FaultTimes { last_beat: child.lanes[0].last().0, ..FaultTimes::default() };
-                    self.fault(slot, FaultKind::Trigger, [0; 4], times, now, world);
-                }
-                return;
+            Told::Trigger => return self.told_fault(slot, FaultKind::Trigger, [0; 4], now, world),
+            Told::ControlByte { expected, got } => {
+                let args = [u64::from(expected), u64::from(got), 0, 0];
+                return self.told_fault(slot, FaultKind::ControlByte, args, now, world);
             }
             Told::Deadline(ns) => child.deadline_ns = ns.max(LEAST_DEADLINE_NS),
             Told::Extend(ns) => {
@@ -835,6 +833,15 @@ impl Supervisor {
         }
         world.changed(slot);
         self.settle(slot, now, world);
+    }
+
+    /// A fault that somebody else found.
+    fn told_fault(&mut self, slot: usize, kind: FaultKind, args: [u64; 4], now: MonoNs, world: &mut impl World) {
+        let child = self.kid(slot);
+        if matches!(child.state, State::Starting { .. } | State::Running { overlooked: false, .. }) {
+            let times = FaultTimes { last_beat: child.lanes[0].last().0, ..FaultTimes::default() };
+            self.fault(slot, kind, args, times, now, world);
+        }
     }
 
     fn exited(&mut self, slot: usize, status: ExitStatus, now: MonoNs, world: &mut impl World) {

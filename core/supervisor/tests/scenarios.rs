@@ -349,6 +349,31 @@ fn what_a_program_says_of_itself_is_heard() {
 }
 
 #[test]
+fn a_wrong_control_byte_is_a_fault_once() {
+    let mut w = running(&[policy()]);
+    let wrong = |w: &World0| {
+        let generation = w.sup.child(0).unwrap().generation();
+        Event::Told { slot: 0, generation, told: Told::ControlByte { expected: 4, got: 6 } }
+    };
+    w.event(wrong(&w));
+    w.event(wrong(&w));
+    assert_eq!(w.faults(0), [FaultKind::ControlByte], "what comes while it is stopped is no second fault");
+    let fault = w.sup.child(0).unwrap().fault().unwrap();
+    assert_eq!(fault.args, [4, 6, 0, 0]);
+    assert!(fault.times.last_beat > 0 && fault.times.deadline == 0 && fault.times.safe >= fault.times.detected);
+    w.advance(S);
+    assert_eq!(w.state(0), StateCode::Running);
+    assert_eq!(w.sim.slots[0].spawns, 2);
+
+    w.command(0, Command::Snooze(MonoNs(w.sim.now + 10 * S)));
+    let (kills, faults) = (w.sim.kills.len(), w.faults(0).len());
+    w.event(wrong(&w));
+    w.advance(S);
+    assert_eq!((w.sim.kills.len(), w.faults(0).len()), (kills, faults + 1), "reported, and nobody is killed");
+    assert_eq!(w.state(0), StateCode::Running);
+}
+
+#[test]
 fn who_announced_its_end_is_not_called_silent_for_as_long_as_a_stop_may_take() {
     let mut w = running(&[policy()]);
     let generation = w.sup.child(0).unwrap().generation();

@@ -3,7 +3,7 @@
 //! The same types hold what `[defaults]` in `multusd.toml` gives to every child. `docs/example-child.toml` shows every key.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One child, all its instances.
@@ -49,7 +49,7 @@ pub struct ChildConfig {
     pub schedule: ScheduleConfig,
     /// What it may use at most.
     pub limits: LimitsConfig,
-    /// A command that asks from time to time whether it still does its work.
+    /// What asks from time to time whether it still does its work.
     pub check: Option<CheckConfig>,
     /// Commands that run at turns of its life.
     pub hooks: HooksConfig,
@@ -66,6 +66,18 @@ impl ChildConfig {
     /// The names of all instances.
     pub fn instance_names(&self) -> impl Iterator<Item = String> + '_ {
         (0..self.instances).map(|n| self.instance_name(n))
+    }
+
+    /// The control port of instance `n`, if that is how it beats.
+    pub fn control_port(&self, n: u16) -> Option<u16> {
+        self.heartbeat.port?.checked_add(n)
+    }
+
+    /// The file that instance `n` touches, if that is how it beats.
+    pub fn beat_file(&self, n: u16) -> Option<PathBuf> {
+        let path = self.heartbeat.path.as_ref()?;
+        let path = path.replace("{instance}", &n.to_string()).replace("{name}", &self.instance_name(n));
+        Some(self.working_dir.as_deref().unwrap_or(Path::new("/")).join(path))
     }
 }
 
@@ -91,7 +103,7 @@ pub enum EdgePolicy {
 }
 
 /// How a child shows that it is alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatConfig {
     /// By which means.
     pub method: Method,
@@ -103,6 +115,12 @@ pub struct HeartbeatConfig {
     pub min_interval: Option<Duration>,
     /// Silence of this length, below the deadline, is told and looked into, but nobody is killed.
     pub warn_after: Option<Duration>,
+    /// The port of the first instance, which connects to it on localhost; instance n uses the n-th after it. There for
+    /// [`Method::ControlPort`] only.
+    pub port: Option<u16>,
+    /// The file that is touched: a path with `{instance}` and `{name}` in it, relative to the working directory. There for
+    /// [`Method::File`] only.
+    pub path: Option<String>,
 }
 
 impl Default for HeartbeatConfig {
@@ -113,6 +131,8 @@ impl Default for HeartbeatConfig {
             startup: Duration::from_secs(30),
             min_interval: None,
             warn_after: None,
+            port: None,
+            path: None,
         }
     }
 }
@@ -127,6 +147,10 @@ pub enum Method {
     SharedMemory,
     /// It says so with sd_notify(3): `READY=1`, `WATCHDOG=1`.
     Notify,
+    /// It connects to a port on localhost and sends one byte for each beat: 1, 2, ... 9, 1, ...
+    ControlPort,
+    /// It touches a file.
+    File,
     /// It does not: only the end of its process and its check command are watched.
     None,
 }
@@ -137,6 +161,8 @@ impl Method {
         match self {
             Self::SharedMemory => "shared-memory",
             Self::Notify => "notify",
+            Self::ControlPort => "control-port",
+            Self::File => "file",
             Self::None => "none",
         }
     }
@@ -278,11 +304,11 @@ pub struct LimitsConfig {
     pub core: Option<u64>,
 }
 
-/// A command that asks from time to time whether a child still does its work. Exit code 0 means yes.
+/// What asks from time to time whether a child still does its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckConfig {
-    /// Never empty.
-    pub command: Vec<String>,
+    /// What is done to find out.
+    pub probe: Probe,
     /// From the end of one run to the start of the next, 100 ms to 1 day.
     pub interval: Duration,
     /// A run that takes longer is killed and counts as no, 1 ms to 1 h.
@@ -291,6 +317,73 @@ pub struct CheckConfig {
     pub failures: u16,
     /// From ready to the first run, on top of `interval`, 0 to 1 day.
     pub start_period: Duration,
+}
+
+/// What is done to find out whether a child still does its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A command, never empty; exit code 0 means yes.
+    Command(Vec<String>),
+    /// Host and port that must accept a connection.
+    Tcp(Endpoint),
+    /// A page that must be served.
+    Http {
+        /// Who serves it.
+        server: Endpoint,
+        /// From the slash on, with the query.
+        target: String,
+        /// The status that means yes; `None`: any from 200 to 299.
+        status: Option<u16>,
+    },
+    /// A file that must have been changed not longer ago than this.
+    File {
+        /// Absolute.
+        path: PathBuf,
+        /// 1 ms to 366 days.
+        max_age: Duration,
+    },
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A name or an address; of IPv6 without the brackets.
+    pub host: String,
+    /// Never 0.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Reads `host:port`; with a `default_port`, the port may be left out. An IPv6 address stands in brackets.
+    ///
+    /// # Errors
+    /// What is wrong, as a phrase.
+    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Self, String> {
+        let (host, rest) = match text.strip_prefix('[') {
+            Some(inner) => inner.split_once(']').ok_or("the bracket is not closed")?,
+            None => text.split_at(text.find(':').unwrap_or(text.len())),
+        };
+        let port = match (rest, default_port) {
+            ("", Some(port)) => port,
+            ("", None) => return Err("the port is missing".into()),
+            _ => {
+                let digits = rest.strip_prefix(':').filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+                digits.and_then(|d| d.parse().ok()).filter(|p| *p > 0).ok_or("the port is no number from 1 to 65535")?
+            }
+        };
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+        if host.is_empty() || host.len() > 253 || !host.chars().all(good) {
+            return Err("the host is no name and no address".into());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
 }
 
 /// Commands that run at turns of a child's life. Each gets `MULTUS_NAME` and `MULTUS_INSTANCE`.
@@ -405,6 +498,17 @@ pub const MOST_INSTANCES: u16 = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_is_read_and_written() {
+        for text in ["127.0.0.1:1883", "[::1]:80", "gate-way.local:65535"] {
+            assert_eq!(Endpoint::parse(text, None).map(|e| e.to_string()).as_deref(), Ok(text));
+        }
+        assert_eq!(Endpoint::parse("box", Some(80)), Ok(Endpoint { host: "box".into(), port: 80 }));
+        for text in ["", ":80", "a", "a:", "a:0", "a:65536", "a:+1", "a:1:2", "::1:80", "[::1:80", "[::1]80", "a b:1"] {
+            assert!(Endpoint::parse(text, None).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn names_are_checked() {

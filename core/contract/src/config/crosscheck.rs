@@ -1,8 +1,9 @@
 //! What no single file can tell: names that collide, circles in `after`, outputs claimed twice, programs that are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use super::child::{ChildConfig, MOST_AFTER};
+use super::child::{ChildConfig, MOST_AFTER, Probe};
 use super::diagnose::nearest;
 use super::files::ReadChild;
 use super::program::find_program;
@@ -36,6 +37,7 @@ pub(crate) fn relations(children: &mut Vec<ReadChild>, loaded: &mut Loaded) {
     findings.extend(too_many_in_after(children));
     findings.extend(circles(children));
     findings.extend(outputs_claimed_twice(children));
+    findings.extend(heartbeats_claimed_twice(children));
     findings.extend(priorities_above_the_watch_loop(children, loaded));
     for finding in findings {
         if let (Severity::Error, Some(child)) = (finding.severity, &finding.child) {
@@ -175,6 +177,34 @@ fn outputs_claimed_twice(children: &[ReadChild]) -> Vec<Diagnostic> {
     findings
 }
 
+/// A control port or a file that is touched tells of one instance only.
+fn heartbeats_claimed_twice(children: &[ReadChild]) -> Vec<Diagnostic> {
+    let mut ports: BTreeMap<u16, String> = BTreeMap::new();
+    let mut files: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for ReadChild { config, positions } in children {
+        let mut clash = None;
+        for n in 0..config.instances {
+            let name = config.instance_name(n);
+            if let Some(port) = config.control_port(n)
+                && let Some(owner) = ports.insert(port, name.clone())
+            {
+                clash.get_or_insert(("heartbeat.port", format!("port {port} of {}", quote(&name)), owner));
+            }
+            if let Some(file) = config.beat_file(n)
+                && let Some(owner) = files.insert(file, name.clone())
+            {
+                clash.get_or_insert(("heartbeat.path", format!("the file of {}", quote(&name)), owner));
+            }
+        }
+        if let Some((key, what, owner)) = clash {
+            let message = format!("{what} is that of {}, too; each needs its own", quote(&owner));
+            findings.push(positions.finding(Severity::Error, Some(&config.name), key, message));
+        }
+    }
+    findings
+}
+
 fn priorities_above_the_watch_loop(children: &[ReadChild], loaded: &Loaded) -> Vec<Diagnostic> {
     let realtime = &loaded.config.daemon.realtime;
     let above = |child: &&ReadChild| realtime.enabled && child.config.schedule.priority >= realtime.priority;
@@ -193,10 +223,14 @@ fn priorities_above_the_watch_loop(children: &[ReadChild], loaded: &Loaded) -> V
 /// Every command of a child with the key it stands under.
 fn commands(child: &ChildConfig) -> impl Iterator<Item = (&'static str, &str)> {
     let hooks = &child.hooks;
+    let checked_by = child.check.as_ref().and_then(|check| match &check.probe {
+        Probe::Command(command) => Some(command),
+        Probe::Tcp(_) | Probe::Http { .. } | Probe::File { .. } => None,
+    });
     let all = [
         ("command", Some(&child.command)),
         ("safe_state.command", child.safe_state.command.as_ref()),
-        ("check.command", child.check.as_ref().map(|check| &check.command)),
+        ("check.command", checked_by),
         ("hooks.after_start", hooks.after_start.as_ref()),
         ("hooks.after_stop", hooks.after_stop.as_ref()),
         ("hooks.on_daemon_exit", hooks.on_daemon_exit.as_ref()),

@@ -246,7 +246,7 @@ fn defaults(section: Section<'_>) -> Defaults {
     let builtin = Defaults::default();
     let (restart, degraded_after) = read_child::restart(section.section("restart"), &builtin.restart, None);
     let defaults = Defaults {
-        heartbeat: read_child::heartbeat(section.section("heartbeat"), builtin.heartbeat),
+        heartbeat: read_child::heartbeat(section.section("heartbeat"), &builtin.heartbeat),
         restart,
         degraded_after,
         stop: read_child::stop(section.section("stop"), builtin.stop),

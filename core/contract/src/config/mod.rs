@@ -24,9 +24,10 @@ use std::io;
 use std::path::Path;
 
 pub use child::{
-    After, CheckConfig, ChildConfig, ChildLogConfig, Defaults, EdgePolicy, HeartbeatConfig, HooksConfig, LONGEST_NAME,
-    LimitsConfig, MOST_AFTER, MOST_DELAYS, MOST_INSTANCES, Method, NO_DEADLINE, OutputValue, PeriodicConfig, Policy,
-    RestartConfig, SafeStateConfig, ScheduleConfig, SnoozeOutputs, StopConfig, name_fault,
+    After, CheckConfig, ChildConfig, ChildLogConfig, Defaults, EdgePolicy, Endpoint, HeartbeatConfig, HooksConfig,
+    LONGEST_NAME, LimitsConfig, MOST_AFTER, MOST_DELAYS, MOST_INSTANCES, Method, NO_DEADLINE, OutputValue,
+    PeriodicConfig, Policy, Probe, RestartConfig, SafeStateConfig, ScheduleConfig, SnoozeOutputs, StopConfig,
+    name_fault,
 };
 pub use daemon::{DaemonConfig, EventsConfig, LogConfig, LogLevel, RealtimeConfig, StartsConfig, TemperatureConfig};
 pub use diagnose::{Diagnostic, Severity};

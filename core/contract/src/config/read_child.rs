@@ -48,7 +48,7 @@ fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -
         umask: root.field("umask").and_then(|field| field.octal(0o777)),
         no_new_privileges: root.boolean("no_new_privileges", true),
         after: root.field("after").map_or_else(Vec::new, |field| after(&field, name)),
-        heartbeat: heartbeat(root.section("heartbeat"), defaults.heartbeat),
+        heartbeat: child_heartbeat(root.section("heartbeat"), &defaults.heartbeat, instances),
         restart: restart(root.section("restart"), &defaults.restart, defaults.degraded_after).0,
         stop: stop(root.section("stop"), defaults.stop),
         safe_state: safe_state(root.section("safe_state")),
@@ -65,7 +65,56 @@ fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -
     child
 }
 
-pub(crate) fn heartbeat(section: Section<'_>, default: HeartbeatConfig) -> HeartbeatConfig {
+/// `[heartbeat]` of a child: what is inherited, and what only a child itself can say.
+fn child_heartbeat(section: Section<'_>, default: &HeartbeatConfig, instances: u16) -> HeartbeatConfig {
+    let (port, path) = (section.field("port"), section.field("path"));
+    let config = read_heartbeat(&section, default);
+    let missing = |key, what| section.error(key, format!("missing, expected {what}"));
+    let useless =
+        |field: &Field<'_>, method: Method| field.error(format!("only the method {:?} has it", method.as_str()));
+    let port = match (config.method, port) {
+        // Instance n uses port + n.
+        (Method::ControlPort, Some(field)) => field.integer(1..=i64::from(u16::MAX) + 1 - i64::from(instances)),
+        (Method::ControlPort, None) => {
+            missing("port", "the port on localhost that it connects to");
+            None
+        }
+        (_, field) => {
+            field.inspect(|field| useless(field, Method::ControlPort));
+            None
+        }
+    };
+    let path = match (config.method, path) {
+        (Method::File, Some(field)) => beat_file(&field, instances),
+        (Method::File, None) => {
+            missing("path", "the file that it touches");
+            None
+        }
+        (_, field) => {
+            field.inspect(|field| useless(field, Method::File));
+            None
+        }
+    };
+    section.finish();
+    HeartbeatConfig { port, path, ..config }
+}
+
+fn beat_file(field: &Field<'_>, instances: u16) -> Option<String> {
+    let path = field.line(4095)?;
+    if instances > 1 && !path.contains("{instance}") && !path.contains("{name}") {
+        field.error("every instance needs a file of its own, expected {instance} or {name} somewhere in the path");
+    }
+    Some(path)
+}
+
+/// `[defaults.heartbeat]`.
+pub(crate) fn heartbeat(section: Section<'_>, default: &HeartbeatConfig) -> HeartbeatConfig {
+    let config = read_heartbeat(&section, default);
+    section.finish();
+    config
+}
+
+fn read_heartbeat(section: &Section<'_>, default: &HeartbeatConfig) -> HeartbeatConfig {
     let method = section.field("method").and_then(|field| method(&field)).unwrap_or(default.method);
     let deadline = match section.field("deadline") {
         None => default.deadline,
@@ -90,24 +139,12 @@ pub(crate) fn heartbeat(section: Section<'_>, default: HeartbeatConfig) -> Heart
     {
         field.error("not shorter than the deadline: the fault would come first");
     }
-    section.finish();
-    HeartbeatConfig { method, deadline, startup, min_interval, warn_after }
+    HeartbeatConfig { method, deadline, startup, min_interval, warn_after, port: None, path: None }
 }
 
 fn method(field: &Field<'_>) -> Option<Method> {
-    /// `None`: a word that is taken for what a later version will do.
-    const WORDS: [(&str, Option<Method>); 5] = [
-        ("shared-memory", Some(Method::SharedMemory)),
-        ("none", Some(Method::None)),
-        ("notify", Some(Method::Notify)),
-        ("control-port", None),
-        ("file", None),
-    ];
-    let method = field.word(&WORDS)?;
-    if method.is_none() {
-        field.error("this method is not in this version yet, expected \"shared-memory\", \"notify\" or \"none\"");
-    }
-    method
+    let all = [Method::SharedMemory, Method::Notify, Method::ControlPort, Method::File, Method::None];
+    field.word(&all.map(|m| (m.as_str(), m)))
 }
 
 /// A short list of delays does not make a single failure a pattern.
@@ -244,9 +281,8 @@ fn limits(section: Section<'_>) -> LimitsConfig {
 }
 
 fn check(section: Section<'_>) -> Option<CheckConfig> {
-    let command = required_command(&section);
     let check = CheckConfig {
-        command: command.unwrap_or_default(),
+        probe: probe(&section).unwrap_or(Probe::Command(Vec::new())),
         interval: section.duration("interval", Duration::from_millis(100)..=DAY, Duration::from_secs(60)),
         timeout: section.duration("timeout", MS..=HOUR, Duration::from_secs(10)),
         failures: section.integer("failures", 1..=1000, 1),
@@ -255,6 +291,70 @@ fn check(section: Section<'_>) -> Option<CheckConfig> {
     let present = section.is_present();
     section.finish();
     present.then_some(check)
+}
+
+/// Exactly one of the ways to find out.
+fn probe(section: &Section<'_>) -> Option<Probe> {
+    let ways = ["command", "tcp", "http", "file"].map(|key| (key, section.field(key)));
+    let (status, max_age) = (section.field("status"), section.field("max_age"));
+    let mut written = ways.into_iter().filter_map(|(key, field)| Some((key, field?)));
+    let Some((way, field)) = written.next() else {
+        if section.is_present() {
+            section.error("command", "missing, expected a command, or one of the keys tcp, http and file");
+        }
+        return None;
+    };
+    for (_, more) in written {
+        more.error(format!("a second way to check beside {way}, expected one of command, tcp, http and file"));
+    }
+    if let Some(status) = status.as_ref().filter(|_| way != "http") {
+        status.error("only a check by http has a status");
+    }
+    if let Some(max_age) = max_age.as_ref().filter(|_| way != "file") {
+        max_age.error("only a check by file has an age");
+    }
+    match way {
+        "command" => field.command().map(Probe::Command),
+        "tcp" => endpoint(&field, &field.line(300)?, None).map(Probe::Tcp),
+        "http" => {
+            let (server, target) = url(&field)?;
+            let status = status.and_then(|field| field.integer(100..=599));
+            Some(Probe::Http { server, target, status })
+        }
+        _ => {
+            if max_age.is_none() {
+                section.error("max_age", "missing, expected how long ago the file may have changed, such as \"60s\"");
+            }
+            Some(Probe::File { path: absolute_path(&field)?, max_age: max_age?.duration(MS..=YEAR)? })
+        }
+    }
+}
+
+fn endpoint(field: &Field<'_>, text: &str, default_port: Option<u16>) -> Option<Endpoint> {
+    let endpoint = Endpoint::parse(text, default_port);
+    if let Err(fault) = &endpoint {
+        field.error(format!("{}: {fault}, expected host and port such as \"127.0.0.1:1883\"", quote(text)));
+    }
+    endpoint.ok()
+}
+
+/// Server and target of an address such as `http://127.0.0.1:8080/health`.
+fn url(field: &Field<'_>) -> Option<(Endpoint, String)> {
+    let text = field.line(2000)?;
+    let Some(rest) = text.strip_prefix("http://") else {
+        let cure = "expected an address that begins with http://";
+        let curl = if text.starts_with("https://") { "; for https use a command such as curl" } else { "" };
+        field.error(format!("{}, {cure}{curl}", quote(&text)));
+        return None;
+    };
+    let (server, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let target = target.split('#').next().unwrap_or_default();
+    if !target.bytes().all(|b| b.is_ascii_graphic()) {
+        field.error("blanks and letters beyond ASCII have to be written as %20 and the like");
+        return None;
+    }
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    Some((endpoint(field, server, Some(80))?, format!("{slash}{target}")))
 }
 
 fn hooks(section: Section<'_>) -> HooksConfig {

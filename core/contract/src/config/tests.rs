@@ -78,6 +78,31 @@ fn the_commented_examples_are_good() {
 }
 
 #[test]
+fn checks_and_heartbeats_of_foreign_programs() {
+    let good = |text: &str| match child(text) {
+        (Some(child), findings) if findings.is_empty() => child,
+        (_, findings) => panic!("{text}: {findings:?}"),
+    };
+    let probe = |text: &str| good(text).check.expect("there is a check").probe;
+    let server = |host: &str, port| Endpoint { host: host.into(), port };
+    assert_eq!(probe("check.tcp = \"[::1]:1883\""), Probe::Tcp(server("::1", 1883)));
+    for (url, port, target) in
+        [("http://box", 80, "/"), ("http://box:8080/health?x=1", 8080, "/health?x=1"), ("http://box?x#y", 80, "/?x")]
+    {
+        let http = Probe::Http { server: server("box", port), target: target.into(), status: None };
+        assert_eq!(probe(&format!("check.http = \"{url}\"")), http);
+    }
+    let file = Probe::File { path: "/run/x".into(), max_age: Duration::from_secs(60) };
+    assert_eq!(probe("check = { file = \"/run/x\", max_age = \"60s\" }"), file);
+
+    let ports = good("instances = 2\nheartbeat = { method = \"control-port\", port = 5000 }");
+    assert_eq!((ports.control_port(0), ports.control_port(1)), (Some(5000), Some(5001)));
+    let files =
+        good("instances = 2\nworking_dir = \"/run\"\nheartbeat = { method = \"file\", path = \"{name}-{instance}\" }");
+    assert_eq!(files.beat_file(1), Some("/run/c_1-1".into()));
+}
+
+#[test]
 fn a_bare_command_is_enough_and_gets_all_defaults() {
     let (child, findings) = child("");
     assert_eq!(findings, [""; 0]);
@@ -120,7 +145,16 @@ fn every_mistake_names_its_line_key_and_cure() {
         ("heartbeat.deadline = \"200\"", "\"200\" has no unit"),
         ("heartbeat.deadline = \"fast\"", "\"fast\" is no duration, expected"),
         ("heartbeat.method = \"shared_memory\"", "unknown word \"shared_memory\", expected one of"),
-        ("heartbeat.method = \"control-port\"", "not in this version yet"),
+        ("heartbeat.method = \"control-port\"", ":2: heartbeat.port: missing, expected the port on localhost"),
+        ("heartbeat = { method = \"control-port\", port = 0 }", "expected an integer from 1 to 65535"),
+        (
+            "instances = 3\nheartbeat = { method = \"control-port\", port = 65534 }",
+            "expected an integer from 1 to 65533",
+        ),
+        ("heartbeat.port = 4000", "only the method \"control-port\" has it"),
+        ("heartbeat.method = \"file\"", ":2: heartbeat.path: missing, expected the file that it touches"),
+        ("heartbeat.path = \"/x\"", "only the method \"file\" has it"),
+        ("instances = 2\nheartbeat = { method = \"file\", path = \"x\" }", "every instance needs a file of its own"),
         ("heartbeat.min_interval = \"1s\"", "not shorter than the deadline"),
         ("heartbeat = 5", "heartbeat: found the integer 5, expected a table"),
         ("enabled = \"yes\"", "enabled: found the text \"yes\", expected true or false"),
@@ -165,6 +199,16 @@ fn every_mistake_names_its_line_key_and_cure() {
         ("limits.memory = 100", "too small"),
         ("limits.memory = -1", "negative"),
         ("check.interval = \"1s\"", "check.command: missing"),
+        ("check = { command = [\"/bin/true\"], tcp = \"a:1\" }", "check.tcp: a second way to check beside command"),
+        ("check.tcp = \"localhost\"", "the port is missing, expected host and port"),
+        ("check.tcp = \"localhost:70000\"", "the port is no number from 1 to 65535"),
+        ("check = { tcp = \"a:1\", status = 200 }", "only a check by http has a status"),
+        ("check.http = \"https://a/\"", "for https use a command"),
+        ("check.http = \"http://a/b c\"", "have to be written as %20"),
+        ("check = { http = \"http://a\", status = 99 }", "expected an integer from 100 to 599"),
+        ("check.file = \"/x\"", "check.max_age: missing"),
+        ("check = { file = \"x\", max_age = \"1s\" }", "is a relative path"),
+        ("check = { tcp = \"a:1\", max_age = \"1s\" }", "only a check by file has an age"),
         ("hooks.periodic = { command = [\"/bin/true\"] }", "hooks.periodic.interval: missing"),
         ("log.max_size = \"4GiB\"", "too large"),
         ("log.lines_per_second = -1", "expected an integer from 1"),
@@ -287,6 +331,22 @@ fn relations_between_children_are_checked() {
         (
             vec![("a", "safe_state.outputs = { DO1 = 0 }"), ("b", "safe_state.outputs = { DO1 = 1 }")],
             vec!["children/b.toml:2: safe_state.outputs.DO1: the child \"a\" already forces this output"],
+            vec!["a"],
+        ),
+        (
+            vec![
+                ("a", "instances = 3\nheartbeat = { method = \"control-port\", port = 5000 }"),
+                ("b", "heartbeat = { method = \"control-port\", port = 5002 }"),
+            ],
+            vec!["children/b.toml:2: heartbeat.port: port 5002 of \"b\" is that of \"a_2\", too"],
+            vec!["a"],
+        ),
+        (
+            vec![
+                ("a", "heartbeat = { method = \"file\", path = \"run/x\" }"),
+                ("b", "heartbeat = { method = \"file\", path = \"/run/x\" }"),
+            ],
+            vec!["children/b.toml:2: heartbeat.path: the file of \"b\" is that of \"a\", too"],
             vec!["a"],
         ),
         (
