@@ -84,7 +84,7 @@ fn exec(step: u64, error: u64) -> String {
 
 /// An event in one sentence. `slot_name` knows the names of slots.
 pub fn event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) -> String {
-    let [a, b, c, d] = record.args;
+    let [a, b, c, _] = record.args;
     match record.kind {
         EventKind::Fault => match record.fault {
             Some(kind) => fault(kind, record.args, record.granted_ns, &record.text.to_string()),
@@ -138,8 +138,7 @@ pub fn event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) 
         EventKind::CooledDown => format!("{}: children start again", temperature(a)),
         EventKind::LateWakeup => format!("the watch loop woke {} late, which is granted to {b} children", ms(a)),
         EventKind::HelperStuck => {
-            let index = usize::try_from(a).unwrap_or(usize::MAX);
-            let name = Helper::ALL.get(index).map_or("?", |h| h.as_str());
+            let name = helper(a);
             let fate = if b == 1 { "another one takes its place" } else { "it cannot be replaced: multusd ends" };
             format!("the {name} thread of multusd is stuck; {fate}")
         }
@@ -147,8 +146,8 @@ pub fn event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) 
             let lane = in_lane(c, &record.text.to_string());
             format!("no beat for {}{lane}, told about after {}; the deadline is not reached", ms(a), ms(b))
         }
-        EventKind::HelperRecovered => "the thread of multusd works again".into(),
-        EventKind::Reduced => format!("{}{}", record.text, if d == 0 { "" } else { " ..." }),
+        EventKind::HelperRecovered => format!("the new {} thread of multusd works", helper(a)),
+        EventKind::Reduced => record.text.to_string(),
     }
 }
 
@@ -193,6 +192,11 @@ pub fn to_event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String
         spawned_ns: some(t.spawned),
         ready_ns: some(t.ready),
     }
+}
+
+fn helper(number: u64) -> &'static str {
+    let index = usize::try_from(number).unwrap_or(usize::MAX);
+    Helper::ALL.get(index).map_or("?", |h| h.as_str())
 }
 
 fn signal(number: u64) -> String {

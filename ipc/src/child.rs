@@ -13,7 +13,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::io;
+use std::io::{self, Write as _};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -50,7 +50,8 @@ impl Heartbeat {
     /// but cannot be used is reported on standard error; multusd will then find the child silent.
     pub fn from_env() -> Self {
         Self::try_from_env().unwrap_or_else(|error| {
-            eprintln!("multus heartbeat: {error}; this process cannot beat");
+            // Not eprintln: a closed standard error must not end the program that asked for a heartbeat.
+            let _ = writeln!(io::stderr(), "multus heartbeat: {error}; this process cannot beat");
             Self::inert()
         })
     }

@@ -73,6 +73,8 @@ impl Helper {
 pub(super) enum Verdict {
     /// Start the n-th spare.
     Replace { helper: Helper, spare: usize },
+    /// The spare that took its place works.
+    Recovered { helper: Helper },
     /// Nobody can take its place.
     End { helper: Helper },
 }
@@ -89,11 +91,13 @@ struct Watched {
     spare: usize,
     lane: Lane,
     ended: bool,
+    /// It took the place of another and has not beaten yet.
+    unproved: bool,
 }
 
 impl Helpers {
     pub(super) fn new(now: MonoNs) -> Self {
-        let watched = |helper| Watched { helper, spare: 0, lane: Lane::new(now), ended: false };
+        let watched = |helper| Watched { helper, spare: 0, lane: Lane::new(now), ended: false, unproved: false };
         Self { watched: Helper::ALL.map(watched), stuck: 0 }
     }
 
@@ -103,7 +107,7 @@ impl Helpers {
         self.watched.iter().map(due).min().unwrap_or(MonoNs::NEVER)
     }
 
-    /// Bit n: helper n was found stuck.
+    /// Bit n: helper n was found stuck, and nothing works in its place yet.
     pub(super) fn stuck(&self) -> u64 {
         self.stuck
     }
@@ -127,6 +131,10 @@ impl Helpers {
             // Its writer is ours; a violation could only be a bug, and shows as silence.
             let _ = w.lane.judge(page.look(lane), MonoNs::now(), &beats);
             if now < w.lane.due(deadline_ns) {
+                if std::mem::take(&mut w.unproved) {
+                    self.stuck &= !(1 << (w.helper as u8));
+                    return Some(Verdict::Recovered { helper: w.helper });
+                }
                 continue;
             }
             // A machine that stood still, or a daemon that was stopped, grants its threads the same as any child.
@@ -140,7 +148,7 @@ impl Helpers {
             self.stuck |= 1 << (w.helper as u8);
             if w.spare < w.helper.spares() {
                 let spare = w.spare + 1;
-                *w = Watched { helper: w.helper, spare, lane: Lane::new(now), ended: false };
+                *w = Watched { helper: w.helper, spare, lane: Lane::new(now), ended: false, unproved: true };
                 return Some(Verdict::Replace { helper: w.helper, spare });
             }
             w.ended = true;
@@ -184,6 +192,30 @@ mod tests {
             ]
         );
         assert_eq!(helpers.stuck(), 1 << 1);
+    }
+
+    #[test]
+    fn a_spare_that_beats_is_told_about() {
+        let words: Vec<AtomicU64> = (0..heartbeat::WORDS).map(|_| AtomicU64::new(0)).collect();
+        for (word, value) in words.iter().zip(heartbeat::header(1, 0)) {
+            word.store(value, Ordering::Relaxed);
+        }
+        let page = PageWriter::new(&words).unwrap();
+        let reader = Reader::new(&words);
+        let s = 1_000_000_000u64;
+        let mut helpers = Helpers::new(MonoNs(0));
+        let mut verdicts = Vec::new();
+        for second in 1..60 {
+            let now = MonoNs(second * s);
+            for helper in Helper::ALL {
+                let spare = usize::from(helper == Helper::Evidence);
+                page.lane(helper.lane(spare)).beat_at(now);
+            }
+            verdicts.extend(std::iter::from_fn(|| helpers.check(now, reader)));
+        }
+        let helper = Helper::Evidence;
+        assert_eq!(verdicts, [Verdict::Replace { helper, spare: 1 }, Verdict::Recovered { helper }]);
+        assert_eq!(helpers.stuck(), 0);
     }
 
     #[test]

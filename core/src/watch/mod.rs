@@ -173,6 +173,8 @@ pub struct Watch {
     tick_at: MonoNs,
     statistics: usize,
     faults_when_armed: u64,
+    /// What was wanted and refused, to be told once.
+    refused: Vec<String>,
     /// The daemon ends at this time: one of its threads is stuck and cannot be replaced.
     doomed: Option<MonoNs>,
 }
@@ -227,6 +229,7 @@ impl Watch {
             tick_at: now,
             statistics: 0,
             faults_when_armed: 0,
+            refused: parts.realtime.refused,
             doomed: None,
         })
     }
@@ -236,6 +239,9 @@ impl Watch {
         let mut events = Events::with_capacity(256);
         sys::prefault_stack();
         self.world.record(None, EventKind::DaemonStarted, [0; 4]);
+        for sentence in std::mem::take(&mut self.refused) {
+            self.world.record_reduced(&sentence);
+        }
         self.turn(MonoNs::now());
         self.faults_when_armed = sys::thread_page_faults();
         loop {
@@ -380,6 +386,9 @@ impl Watch {
                         self.world.next_evidence();
                     }
                     self.world.tell(Reply::Replace { helper, spare });
+                }
+                Verdict::Recovered { helper } => {
+                    self.world.record(None, EventKind::HelperRecovered, [helper as u64, 0, 0, 0]);
                 }
                 Verdict::End { helper } => {
                     if self.doomed.is_none() {

@@ -291,6 +291,14 @@ impl Real {
         self.finished = true;
     }
 
+    /// Something that is wanted is not had. Before the loop is armed.
+    pub(super) fn record_reduced(&mut self, sentence: &str) {
+        let text = Text::new(sentence);
+        let (mono, unix) = (MonoNs::now().0, unix_ns());
+        self.events.push(&EventRecord { mono, unix, text, ..EventRecord::new(EventKind::Reduced) });
+        self.recorded = true;
+    }
+
     /// The name of the lane that an event is about, when it is a further one.
     fn lane_of(&self, slot: usize, child: &Child, kind: EventKind, args: [u64; 4]) -> Text<4> {
         let about = match kind {
