@@ -162,14 +162,17 @@ impl Helpers {
 mod tests {
     use super::*;
     use multus_ipc::heartbeat::{self, PageWriter};
-    use multus_ipc::sync::{AtomicU64, Ordering};
+    use multus_ipc::sync::AtomicU64;
+
+    /// The daemon's own page, before anybody beats.
+    fn own_page() -> Vec<AtomicU64> {
+        let header = heartbeat::header(1, 0).into_iter().chain(std::iter::repeat(0));
+        header.take(heartbeat::WORDS).map(AtomicU64::new).collect()
+    }
 
     #[test]
     fn a_stuck_helper_is_replaced_as_often_as_there_are_spares_then_the_daemon_ends() {
-        let words: Vec<AtomicU64> = (0..heartbeat::WORDS).map(|_| AtomicU64::new(0)).collect();
-        for (word, value) in words.iter().zip(heartbeat::header(1, 0)) {
-            word.store(value, Ordering::Relaxed);
-        }
+        let words = own_page();
         let page = PageWriter::new(&words).unwrap();
         let reader = Reader::new(&words);
         let s = 1_000_000_000u64;
@@ -196,10 +199,7 @@ mod tests {
 
     #[test]
     fn a_spare_that_beats_is_told_about() {
-        let words: Vec<AtomicU64> = (0..heartbeat::WORDS).map(|_| AtomicU64::new(0)).collect();
-        for (word, value) in words.iter().zip(heartbeat::header(1, 0)) {
-            word.store(value, Ordering::Relaxed);
-        }
+        let words = own_page();
         let page = PageWriter::new(&words).unwrap();
         let reader = Reader::new(&words);
         let s = 1_000_000_000u64;
