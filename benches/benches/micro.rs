@@ -13,7 +13,7 @@ use multus_ipc::status::{self, SlotRecord};
 use multus_ipc::sync::{AtomicU64, Ordering};
 use multus_ipc::text::Name;
 use multus_ipc::words::{EventKind, StateCode};
-use multus_ipc::{MonoNs, event_ring};
+use multus_ipc::{MonoNs, checkpoint, event_ring};
 use multus_supervisor::deadlines::Deadlines;
 use multus_supervisor::{Child, Event, ExitStatus, Job, Policy, Settings, Supervisor, World};
 
@@ -169,7 +169,14 @@ struct Ideal {
     processes: Vec<Process>,
 }
 
+/// No checkpoints.
+static NONE: [AtomicU64; checkpoint::WORDS] = [const { AtomicU64::new(0) }; checkpoint::WORDS];
+
 impl World for Ideal {
+    fn checkpoints(&self, _slot: usize) -> checkpoint::Reader<'_> {
+        checkpoint::Reader::new(&NONE)
+    }
+
     /// A beat each [`PERIOD`] since birth, each child at a phase of its own.
     fn look(&self, slot: usize, _lane: usize, now: MonoNs) -> (RawBeat, MonoNs) {
         let phase = slot as u64 * 7_919_993 % PERIOD;
@@ -208,7 +215,7 @@ impl World for Ideal {
         self.processes[slot].generation = generation;
     }
 
-    fn collect_evidence(&mut self, _slot: usize, _generation: u32) {}
+    fn collect_evidence(&mut self, _slot: usize, _generation: u32, _ended: bool) {}
 
     fn ask_to_stop(&mut self, _slot: usize, _generation: u32) {}
 

@@ -6,8 +6,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use multus_ipc::{MonoNs, event_ring, force, heartbeat, status};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::capture::{Now, RotatingFile};
+use crate::flight::Traces;
 use crate::launcher::{self, Hierarchy, Launcher};
 use crate::realtime::{self, Granted};
 use crate::wake::Wake;
@@ -137,7 +139,8 @@ fn supervise(
         move |error: io::Error| format!("{what}: {error}")
     };
     // The last slot is the page of the daemon's own threads.
-    let table = Arc::new(Table::reserve(slots + 1, heartbeat::WORDS).map_err(refused("the heartbeat table"))?);
+    let table = Arc::new(Table::reserve(slots + 1, heartbeat::WATCHED_WORDS).map_err(refused("the heartbeat table"))?);
+    let traces = Arc::new(Traces::new(slots));
     let own = own_page(&table, slots).map_err(refused("the daemon's own heartbeat page"))?;
     let pages = control::Pages {
         status: page(c"multus-status", status::words(slots)).map_err(refused("the status page"))?,
@@ -156,6 +159,8 @@ fn supervise(
     let (attach, attached) = rtrb::RingBuffer::new(slots * 4 + 64);
     let (reports, reports_in) = rtrb::RingBuffer::new(256);
     let (texts, texts_in) = rtrb::RingBuffer::new(256);
+    let attention = Arc::new(adapters::Attention::default());
+    let reboot = Arc::new(OnceLock::new());
 
     // Lanes are handed out in the order in which Helper::lane numbers them.
     let lane = |helper: Helper| own.lane(helper.as_str(), None).map_err(refused("a lane"));
@@ -164,9 +169,14 @@ fn supervise(
     let mut evidence_watch = Vec::new();
     let mut evidence_ends = Vec::new();
     for _ in 0..=SPARES {
-        let faults = dirs.state.join("faults");
-        let (watch_end, ends) =
-            evidence::channel(slots, &wake_evidence, &wake_watch, pages.status.0, faults, lane(Helper::Evidence)?);
+        let shared = evidence::Shared {
+            status: pages.status.0,
+            events: pages.events.0,
+            traces: Arc::clone(&traces),
+            faults_dir: dirs.state.join("faults"),
+            logs_dir: dirs.logs.clone(),
+        };
+        let (watch_end, ends) = evidence::channel(slots, &wake_evidence, &wake_watch, shared, lane(Helper::Evidence)?);
         evidence_watch.push(watch_end);
         evidence_ends.push(ends);
     }
@@ -187,6 +197,8 @@ fn supervise(
         requests: requests_in,
         replies,
         reports: reports_in,
+        attention: Arc::clone(&attention),
+        wake_adapters: Arc::clone(&wake_adapters),
         evidence: evidence_watch,
         wake: Arc::clone(&wake_watch),
         wake_launcher: Arc::clone(&wake_launcher),
@@ -230,6 +242,7 @@ fn supervise(
             wake: Arc::clone(&wake_launcher),
             wake_watch: Arc::clone(&wake_watch),
             table: Arc::clone(&table),
+            traces: Arc::clone(&traces),
             program: options.program.clone(),
             priority: granted.priority.map(|p| p.saturating_sub(1).max(1)),
             lane: launcher_lane,
@@ -244,6 +257,7 @@ fn supervise(
             reports,
             texts,
             wake: Arc::clone(&wake_adapters),
+            attention,
             wake_watch: Arc::clone(&wake_watch),
             priority: granted.priority.map(|p| p.saturating_sub(1).max(1)),
             lane: adapters_lane,
@@ -273,6 +287,7 @@ fn supervise(
             spare_evidence: evidence_ends,
             spare_log: log_lanes,
             end: Arc::clone(&end),
+            reboot: Arc::clone(&reboot),
             lane: control_lane,
             loaded,
             slots,
@@ -298,7 +313,38 @@ fn supervise(
     log_shared.finish();
     join(log_thread);
     drop(own);
-    Ok(())
+    reboot.get().map_or(Ok(()), |command| start_anew(command))
+}
+
+/// How long the command that starts the machine anew may take before this daemon ends without it.
+const REBOOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Starts the machine anew. All children are stopped by now: if the machine stays, this daemon must end with an error, so
+/// that whatever guards it starts it again.
+fn start_anew(command: &[String]) -> Result<(), String> {
+    let Some((program, arguments)) = command.split_first() else { return Err("[reboot] command is empty".into()) };
+    log::warn!("all children are stopped; starting the machine anew: {}", command.join(" "));
+    let failed = |what: &dyn std::fmt::Display| {
+        log::error!("[reboot] command {program}: {what}");
+        format!("[reboot] command {program}: {what}; the machine was not started anew")
+    };
+    let mut started = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let begun = MonoNs::now();
+    loop {
+        match started.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(failed(&status)),
+            Ok(None) if MonoNs::now().since(begun) < REBOOT_PATIENCE => {
+                thread::park_timeout(Duration::from_millis(20));
+            }
+            Ok(None) => return Err(failed(&"it does not end")),
+            Err(error) => return Err(failed(&error)),
+        }
+    }
 }
 
 /// Waits for a thread to end, but not for ever: it may be one that was found stuck and replaced.

@@ -17,16 +17,17 @@ use crate::watch::Helper;
 const SNOOZED: u64 = 1 << 63;
 
 /// A fault in one sentence. `granted_ns`: lateness of the loop that was granted before.
-/// `lane`: the name of the lane, if it is a further one and has one.
-pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64, lane: &str) -> String {
+/// `about`: the name of the lane, if it is a further one and has one; or the two checkpoints.
+pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64, about: &str) -> String {
     let [a, b, c, d] = args;
     let mut text = match kind {
         FaultKind::Crash if a == 1 => {
             format!("killed by {}{}", signal(b), if c == 1 { ", core dumped" } else { "" })
         }
+        FaultKind::Crash if a == 2 => "its main process (MAINPID) ended; only its parent knows how".to_owned(),
         FaultKind::Crash => format!("ended by itself with exit code {b}"),
         FaultKind::Hang => {
-            format!("no beat for {} of {}{}", ms(a), ms(b), in_lane(c, lane))
+            format!("no beat for {} of {}{}", ms(a), ms(b), in_lane(c, about))
         }
         FaultKind::StartupTimeout => format!("not ready {} after its start, {} are allowed", ms(a), ms(b)),
         FaultKind::Runaway => {
@@ -46,6 +47,13 @@ pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64, lane: &str) -> St
             format!("its control port got the byte {b}, expected is one of 1 to 9")
         }
         FaultKind::ControlByte => format!("its control port got the byte {b}, expected is {a}"),
+        FaultKind::CheckpointOrder => format!("the order of its checkpoints was broken: {about} is not allowed"),
+        FaultKind::CheckpointEarly => {
+            format!("its checkpoints {about} took {}, at least {} are needed", ms(a), ms(b))
+        }
+        FaultKind::CheckpointLate => {
+            format!("its checkpoints {about} took {}, at most {} are allowed", ms(a), ms(b))
+        }
         FaultKind::SpawnFailed => format!("the system made no process for it: {}", errno(a)),
     };
     if granted_ns > 0 {
@@ -68,6 +76,12 @@ fn in_lane(number: u64, name: &str) -> String {
 
 fn exec(step: u64, error: u64) -> String {
     let what = match Step::from_code(step) {
+        Some(Step::PidFileMissing) => return "its start command left a process behind, but no PID file (pid_file)".into(),
+        Some(Step::PidFileText) => return "its PID file holds no process id; its log tells what it holds".into(),
+        Some(Step::PidFileForeign) => return format!("its PID file names {error}, which is no process of this child"),
+        Some(Step::Foreground) => return "its start command does not end; without pid_file it may stay".into(),
+        Some(Step::StartEnded) => return format!("its start command ended with exit code {error}"),
+        Some(Step::StartKilled) => return format!("its start command was killed by {}", signal(error)),
         Some(Step::Session) => "its process could not be set up",
         Some(Step::Cgroup) => "its process could not join its cgroup",
         Some(Step::Limits) => "its limits could not be set ([limits])",
@@ -146,6 +160,9 @@ pub fn event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) 
             let lane = in_lane(c, &record.text.to_string());
             format!("no beat for {}{lane}, told about after {}; the deadline is not reached", ms(a), ms(b))
         }
+        EventKind::RebootScheduled if a == 0 => "the machine is started anew when all children are stopped".into(),
+        EventKind::RebootScheduled => format!("the machine is started anew in {}", ms(a)),
+        EventKind::RebootCancelled => "the machine is not started anew".into(),
         EventKind::HelperRecovered => format!("the new {} thread of multusd works", helper(a)),
         EventKind::Reduced => record.text.to_string(),
     }

@@ -3,10 +3,14 @@
 //!
 //! Its own thread, because /proc can block (a process in uninterruptible sleep holds locks); the watch thread waits no
 //! longer than the child's evidence budget, and replaces this thread when it does not come back.
+//!
+//! A report is a file: its head (what happened when, how the process ended, its last lines of output) is written again as
+//! the fault goes on, its body (stacks, the flight recorder) once.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +20,15 @@ use mio::{Events, Interest, Poll, Token};
 use multus_contract::api::time::format_rfc3339;
 use multus_ipc::MonoNs;
 use multus_ipc::child::Lane;
-use multus_ipc::status;
+use multus_ipc::event_ring::{self, EventRecord};
+use multus_ipc::status::{self, SlotRecord};
+use multus_ipc::sync::AtomicU64;
 use multus_ipc::text::{Name, Text};
 use multus_ipc::time::unix_ns;
+use multus_ipc::words::{EventKind, FaultKind};
 
+use crate::describe;
+use crate::flight::{self, KEPT_SAMPLES, Sample, Traces};
 use crate::wake::Wake;
 
 /// A process to look at.
@@ -35,6 +44,10 @@ pub struct Case {
     pub name: Name,
     /// Its last beat, CLOCK_MONOTONIC ns; 0 for none.
     pub last_beat: u64,
+    /// When the fault was detected, CLOCK_MONOTONIC ns; 0: it is none, but silence that is told about.
+    pub detected: u64,
+    /// It had ended before it was looked at.
+    pub ended: bool,
 }
 
 /// What silence looks like. The numbers are part of the event interface.
@@ -90,34 +103,33 @@ pub struct Ends {
     pub wake: Arc<Wake>,
     /// Wakes the watch thread.
     pub wake_watch: Arc<Wake>,
-    /// Says which processes there are.
-    pub status: &'static [multus_ipc::sync::AtomicU64],
-    /// Where reports go: one folder for each child.
-    pub faults_dir: PathBuf,
+    /// What it shares with the rest of the daemon.
+    pub shared: Shared,
     /// The thread's own heartbeat.
     pub lane: Lane,
 }
 
+/// What evidence is taken from, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Says which processes there are, and how a fault goes on.
+    pub status: &'static [AtomicU64],
+    /// Says how processes ended.
+    pub events: &'static [AtomicU64],
+    /// The pages of all children.
+    pub traces: Arc<Traces>,
+    /// Where reports go: one folder for each child.
+    pub faults_dir: PathBuf,
+    /// Where the output of children is kept.
+    pub logs_dir: PathBuf,
+}
+
 /// A pair of ends.
-pub fn channel(
-    slots: usize,
-    wake: &Arc<Wake>,
-    wake_watch: &Arc<Wake>,
-    status: &'static [multus_ipc::sync::AtomicU64],
-    faults_dir: PathBuf,
-    lane: Lane,
-) -> (WatchEnd, Ends) {
+pub fn channel(slots: usize, wake: &Arc<Wake>, wake_watch: &Arc<Wake>, shared: Shared, lane: Lane) -> (WatchEnd, Ends) {
     let (cases, cases_in) = rtrb::RingBuffer::new(slots + 8);
     let (found, found_in) = rtrb::RingBuffer::new(slots + 8);
-    let ends = Ends {
-        cases: cases_in,
-        found,
-        wake: Arc::clone(wake),
-        wake_watch: Arc::clone(wake_watch),
-        status,
-        faults_dir,
-        lane,
-    };
+    let ends =
+        Ends { cases: cases_in, found, wake: Arc::clone(wake), wake_watch: Arc::clone(wake_watch), shared, lane };
     (WatchEnd { cases, found: found_in }, ends)
 }
 
@@ -128,6 +140,18 @@ const APART: Duration = Duration::from_millis(4);
 const MAX_THREADS: usize = 32;
 /// Reports that are kept for each child.
 const KEPT_REPORTS: usize = 20;
+/// From the fault to the first complete report: by then the last output of the process has been written.
+const SETTLED: Duration = Duration::from_millis(300);
+/// From then on, how often a report is brought up to date, and for how long: recovery takes as long as its restart delay.
+const FOLLOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// Reports that are followed at a time.
+const MAX_OPEN: usize = 1024;
+/// Lines of output in a report, and how much of the log file is searched for them.
+const LOG_LINES: (usize, u64) = (20, 64 * 1024);
+/// Output that is written so long after the look is not that of the process any more.
+const LAST_OUTPUT: Duration = Duration::from_millis(10);
+/// Between the head of a report and its body.
+const BODY: &str = "\n---- evidence ----\n";
 
 /// Works until the daemon ends.
 ///
@@ -137,8 +161,9 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
     let mut poll = Poll::new()?;
     poll.registry().register(&mut SourceFd(&ends.wake.raw()), Token(0), Interest::READABLE)?;
     let mut events = Events::with_capacity(4);
-    let mut samples: Vec<Sample> = Vec::new();
+    let mut samples: Vec<VecDeque<Sample>> = Vec::new();
     let mut sampled = MonoNs(0);
+    let mut open: VecDeque<Open> = VecDeque::new();
     while !end.load(std::sync::atomic::Ordering::Relaxed) {
         match poll.poll(&mut events, Some(IDLE)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -147,45 +172,59 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
         ends.lane.beat();
         ends.wake.drain();
         while let Ok(case) = ends.cases.pop() {
-            let report = look(&case, samples.get(case.slot));
+            let before = samples.get(case.slot).and_then(VecDeque::back);
+            let mut report = if case.ended { Report::ended() } else { look(&case, before) };
             let text = Text::new(&report.sentence);
             let found = Found { slot: case.slot, generation: case.generation, looks_like: report.looks_like, text };
             // The kill must not wait for the disk: first the answer, then the file.
-            let _ = ends.found.push(found);
-            ends.wake_watch.wake();
-            if let Err(error) = keep(&ends.faults_dir, &case, &report) {
-                log::warn!("{}: the report of its fault could not be kept: {error}", case.name);
+            if !case.ended {
+                let _ = ends.found.push(found);
+                ends.wake_watch.wake();
+            }
+            let until = MonoNs(if case.detected == 0 { MonoNs::now().0 } else { case.detected });
+            if let Some(page) = ends.shared.traces.read(case.slot, case.generation) {
+                let none = VecDeque::new();
+                report.body += &flight::describe(&page, samples.get(case.slot).unwrap_or(&none), case.pid, until);
+            }
+            match keep(&ends.shared.faults_dir, &case, &report) {
+                Ok(kept) => open.push_back(kept),
+                Err(error) => log::warn!("{}: the report of its fault could not be kept: {error}", case.name),
+            }
+            if open.len() > MAX_OPEN {
+                open.pop_front();
             }
             ends.lane.beat();
         }
         let now = MonoNs::now();
+        open.retain_mut(|report| {
+            if now < report.next {
+                return true;
+            }
+            ends.lane.beat();
+            report.follow(&ends.shared, now)
+        });
         if now.since(sampled) >= Duration::from_secs(1) {
             sampled = now;
-            sample(&mut samples, ends.status, &ends.lane);
+            sample(&mut samples, ends.shared.status, &ends.lane);
         }
     }
     Ok(())
 }
 
-/// Processor accounting of a process as of some time.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sample {
-    pid: u32,
-    at: MonoNs,
-    ran_ns: u64,
-    waited_ns: u64,
-}
-
 /// Once a second: how long each child has run and waited for a processor, so that a fault can say what changed.
-fn sample(samples: &mut Vec<Sample>, status: &[multus_ipc::sync::AtomicU64], lane: &Lane) {
+fn sample(samples: &mut Vec<VecDeque<Sample>>, status: &[AtomicU64], lane: &Lane) {
     let Ok(reader) = status::Reader::new(status) else { return };
-    samples.resize(reader.slots(), Sample::default());
-    for (slot, sample) in samples.iter_mut().enumerate() {
+    samples.resize(reader.slots(), VecDeque::new());
+    for (slot, kept) in samples.iter_mut().enumerate() {
         let Ok(Some(record)) = reader.slot(slot) else { continue };
         if record.pid == 0 {
-            *sample = Sample::default();
-        } else if let Some((ran_ns, waited_ns)) = schedstat(Path::new(&format!("/proc/{}/schedstat", record.pid))) {
-            *sample = Sample { pid: record.pid, at: MonoNs::now(), ran_ns, waited_ns };
+            continue;
+        }
+        if let Some((ran_ns, waited_ns)) = schedstat(Path::new(&format!("/proc/{}/schedstat", record.pid))) {
+            if kept.len() >= KEPT_SAMPLES {
+                kept.pop_front();
+            }
+            kept.push_back(Sample { pid: record.pid, at: MonoNs::now(), ran_ns, waited_ns });
         }
         if slot % 64 == 63 {
             lane.beat();
@@ -197,7 +236,18 @@ fn sample(samples: &mut Vec<Sample>, status: &[multus_ipc::sync::AtomicU64], lan
 struct Report {
     looks_like: LooksLike,
     sentence: String,
+    /// Threads, stacks, the flight recorder.
     body: String,
+    /// What the kernel says of the process and the machine, as it says it.
+    files: String,
+}
+
+impl Report {
+    /// Of a process that nobody could look at any more.
+    fn ended() -> Self {
+        let sentence = "the process had ended before it could be looked at".into();
+        Self { looks_like: LooksLike::Gone, sentence, body: String::new(), files: String::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -219,11 +269,7 @@ fn look(case: &Case, before: Option<&Sample>) -> Report {
     let second = threads(&proc);
     let apart = MonoNs::now().since(begun);
     let Some(main) = first.iter().find(|t| t.tid == case.pid).or(first.first()) else {
-        return Report {
-            looks_like: LooksLike::Gone,
-            sentence: "the process had ended before it could be looked at".into(),
-            body: String::new(),
-        };
+        return Report::ended();
     };
     let silent_ms = |ns: u64| ns as f64 / 1e6;
     let starved = before.filter(|b| b.pid == case.pid).map(|b| {
@@ -276,13 +322,14 @@ fn look(case: &Case, before: Option<&Sample>) -> Report {
     if first.len() > MAX_THREADS {
         let _ = writeln!(body, "  and {} more threads", first.len() - MAX_THREADS);
     }
+    let mut files = String::new();
     for file in ["status", "limits", "io"] {
-        let _ = write!(body, "\n{file}:\n{}", read(&proc.join(file)));
+        let _ = write!(files, "\n{file}:\n{}", read(&proc.join(file)));
     }
     for resource in ["cpu", "memory", "io"] {
-        let _ = write!(body, "\npressure {resource}:\n{}", read(Path::new(&format!("/proc/pressure/{resource}"))));
+        let _ = write!(files, "\npressure {resource}:\n{}", read(Path::new(&format!("/proc/pressure/{resource}"))));
     }
-    Report { looks_like, sentence, body }
+    Report { looks_like, sentence, body, files }
 }
 
 /// What the accounting since the last sample says about the time of the silence, ns.
@@ -362,27 +409,153 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| format!("({error})"))
 }
 
+/// A report whose head is not final.
+#[derive(Debug)]
+struct Open {
+    case: Case,
+    path: PathBuf,
+    sentence: String,
+    /// When it was made: CLOCK_REALTIME ns, and CLOCK_MONOTONIC.
+    unix: u64,
+    begun: MonoNs,
+    next: MonoNs,
+    /// The head as it lies on the disk.
+    head: String,
+    /// The last lines of output, once they are there.
+    log: Option<String>,
+}
+
 /// Keeps the report in a file of its own, and a bounded number of them.
-fn keep(dir: &Path, case: &Case, report: &Report) -> io::Result<()> {
+fn keep(dir: &Path, case: &Case, report: &Report) -> io::Result<Open> {
     let dir = dir.join(case.name.to_string().replace('/', "_"));
     fs::create_dir_all(&dir)?;
-    let now = unix_ns();
-    let text = format!(
-        "{} process {} at {}\nlast beat {:.3} ms before this look\n{}",
-        case.name,
-        case.pid,
-        format_rfc3339(now),
-        MonoNs::now().since(MonoNs(case.last_beat)).as_secs_f64() * 1000.0,
-        report.body
-    );
-    fs::write(dir.join(format!("{}.txt", now / 1000)), text)?;
+    let (unix, begun) = (unix_ns(), MonoNs::now());
+    let mut open = Open {
+        case: *case,
+        path: dir.join(format!("{}.txt", unix / 1000)),
+        sentence: report.sentence.clone(),
+        unix,
+        begun,
+        next: begun.after(SETTLED),
+        head: String::new(),
+        log: None,
+    };
+    open.head = open.head_of(None, None);
+    fs::write(&open.path, format!("{}{BODY}{}{}", open.head, report.body, report.files))?;
     let mut kept: Vec<PathBuf> = fs::read_dir(&dir)?.flatten().map(|e| e.path()).collect();
     kept.sort();
     let surplus = kept.len().saturating_sub(KEPT_REPORTS);
     for old in &kept[..surplus] {
         let _ = fs::remove_file(old);
     }
-    Ok(())
+    Ok(open)
+}
+
+impl Open {
+    /// Brings the head up to date. False when there is nothing more to come.
+    fn follow(&mut self, shared: &Shared, now: MonoNs) -> bool {
+        self.next = now.after(FOLLOW.0);
+        if self.log.is_none() {
+            self.log = Some(last_lines(&shared.logs_dir.join(format!("{}.log", self.case.name)), self.unix));
+        }
+        let record = status::Reader::new(shared.status).ok().and_then(|status| status.slot(self.case.slot).ok()?);
+        let record = record.filter(|r| r.fault_times.detected == self.case.detected && self.case.detected != 0);
+        let end = event_ring::Reader::new(shared.events).ok().and_then(|events| how_it_ended(&events, &self.case));
+        let head = self.head_of(record.as_ref(), end.as_ref());
+        if head != self.head {
+            if let Err(error) = self.replace_head(&head) {
+                log::warn!("{}: {error}", self.path.display());
+                return false;
+            }
+            self.head = head;
+        }
+        let over = record.is_none_or(|r| r.fault_times.ready != 0);
+        !over && now.since(self.begun) < FOLLOW.1
+    }
+
+    /// Writes the file anew, whole at any time.
+    fn replace_head(&self, head: &str) -> io::Result<()> {
+        let text = fs::read_to_string(&self.path)?;
+        let body = text.split_once(BODY).map_or("", |(_, body)| body);
+        let new = self.path.with_extension("new");
+        fs::write(&new, format!("{head}{BODY}{body}"))?;
+        fs::rename(new, &self.path)
+    }
+
+    fn head_of(&self, record: Option<&SlotRecord>, end: Option<&EventRecord>) -> String {
+        let case = &self.case;
+        let mut text =
+            format!("child:    {}\nprocess:  {}, the {}. of this child\n", case.name, case.pid, case.generation);
+        let detected = if case.detected == 0 { self.begun.0 } else { case.detected };
+        let unix = self.unix.saturating_sub(self.begun.0.saturating_sub(detected));
+        let _ = writeln!(text, "time:     {}", format_rfc3339(unix));
+        match record.and_then(|r| Some((r, r.fault?))) {
+            Some((record, kind)) => {
+                let sentence = describe::fault(kind, record.fault_args, 0, &record.fault_about.to_string());
+                let _ = writeln!(text, "fault:    {kind}: {sentence}");
+            }
+            None if case.detected == 0 => text += "warning:  silent, below the deadline; nobody was killed\n",
+            None => {}
+        }
+        let _ = writeln!(text, "evidence: {}", self.sentence);
+        if record.is_some_and(|r| r.fault == Some(FaultKind::Crash) && r.fault_args[..3] == [1, r.fault_args[1], 1]) {
+            let pattern = read(Path::new("/proc/sys/kernel/core_pattern"));
+            let _ = writeln!(text, "core:     written by the kernel as its core_pattern says: {}", pattern.trim());
+        }
+        if let Some(end) = end {
+            let _ = writeln!(text, "process:  {}", describe::event(end, |_| None));
+        }
+        let times = record.map_or_else(
+            || status::FaultTimes { last_beat: case.last_beat, detected: case.detected, ..status::FaultTimes::NONE },
+            |r| r.fault_times,
+        );
+        text += "\ntime line, ms from its detection:\n";
+        let steps = [
+            (times.last_beat, "last beat"),
+            (times.deadline, "deadline"),
+            (times.detected, "detected"),
+            (times.safe, "outputs safe"),
+            (times.killed, "killed with all its processes"),
+            (times.reaped, "the last of them is gone"),
+            (times.spawned, "next process made"),
+            (times.ready, "ready, outputs released"),
+        ];
+        for (at, what) in steps.into_iter().filter(|(at, _)| *at != 0) {
+            let _ = writeln!(text, "  {:>+12.3}  {what}", (at as f64 - detected as f64) / 1e6);
+        }
+        if let Some(log) = self.log.as_ref().filter(|log| !log.is_empty()) {
+            let _ = write!(text, "\nlast lines of its output:\n{log}");
+        }
+        text
+    }
+}
+
+/// What the record of events says about the end of this process.
+fn how_it_ended(events: &event_ring::Reader<'_>, case: &Case) -> Option<EventRecord> {
+    (events.oldest()..events.written()).rev().find_map(|seq| match events.read(seq) {
+        event_ring::Found::Event(e)
+            if e.kind == EventKind::Reaped && e.name == case.name && e.generation == case.generation =>
+        {
+            Some(e)
+        }
+        _ => None,
+    })
+}
+
+/// The last lines of a log that were written before `unix`; each begins with its time.
+fn last_lines(log: &Path, unix: u64) -> String {
+    let Ok(mut file) = File::open(log) else { return String::new() };
+    let length = file.metadata().map_or(0, |m| m.len());
+    let mut bytes = Vec::new();
+    let from = length.saturating_sub(LOG_LINES.1);
+    if file.seek(io::SeekFrom::Start(from)).is_err() || file.take(LOG_LINES.1).read_to_end(&mut bytes).is_err() {
+        return String::new();
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let until = format_rfc3339(unix.saturating_add(LAST_OUTPUT.as_nanos() as u64));
+    let lines: Vec<&str> =
+        text.lines().filter(|line| line.get(..until.len()).is_some_and(|t| t <= until.as_str())).collect();
+    lines[lines.len().saturating_sub(LOG_LINES.0)..].iter().map(|line| format!("  {line}\n")).collect()
 }
 
 #[cfg(test)]
@@ -413,9 +586,17 @@ mod tests {
 
     #[test]
     fn a_living_process_is_described() {
-        let case = Case { slot: 0, generation: 1, pid: std::process::id(), name: Name::new("self"), last_beat: 0 };
+        let case = Case {
+            slot: 0,
+            generation: 1,
+            pid: std::process::id(),
+            name: Name::new("self"),
+            last_beat: 0,
+            detected: 0,
+            ended: false,
+        };
         let report = look(&case, None);
-        assert!(report.body.contains("threads") && report.body.contains("VmRSS"), "{}", report.body);
+        assert!(report.body.contains("threads") && report.files.contains("VmRSS"), "{}", report.body);
         let gone = look(&Case { pid: u32::MAX, ..case }, None);
         assert_eq!(gone.looks_like, LooksLike::Gone);
     }

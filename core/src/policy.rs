@@ -1,8 +1,12 @@
 //! From the configuration of a child to what the supervisor and the watch thread need: numbers of a fixed size.
 
+use std::collections::BTreeMap;
+
 use multus_contract::config::{ChildConfig, DaemonConfig, EdgePolicy, Method, SnoozeOutputs};
+use multus_ipc::checkpoint::Plan;
 use multus_ipc::text::Text;
 use multus_ipc::time::duration_ns;
+use multus_supervisor::checkpoint::{Checkpoints, Limits};
 use multus_supervisor::policy::{MAX_DELAYS, MAX_EDGES};
 use multus_supervisor::temperature::Range;
 use multus_supervisor::{self as supervisor, Beats, Check, Edge, List, Policy, Settings};
@@ -49,9 +53,23 @@ pub fn policy(child: &ChildConfig, slots_of: impl Fn(&str) -> Vec<usize>) -> Res
         evidence_budget_ns: duration_ns(child.restart.evidence_budget),
         stop_timeout_ns: duration_ns(child.stop.timeout),
         safe_command_ns: time_of(&child.safe_state.command, child.safe_state.timeout),
-        after_stop_ns: time_of(&child.hooks.after_stop, child.hooks.timeout),
+        // The stop script of a service: also where no time is left for it, it is begun.
+        after_stop_ns: match child.service {
+            Some(_) => duration_ns(child.stop.timeout).max(1),
+            None => time_of(&child.hooks.after_stop, child.hooks.timeout),
+        },
         after_start: child.hooks.after_start.is_some(),
         periodic_ns: child.hooks.periodic.as_ref().map_or(0, |p| duration_ns(p.interval)),
+        checkpoints: Checkpoints {
+            // The reader of the configuration allows no more than fit.
+            sections: u8::try_from(child.supervision.len()).unwrap_or(u8::MAX),
+            deadlines: child
+                .supervision
+                .iter()
+                .flat_map(|lane| &lane.deadlines)
+                .map(|d| Limits { min_ns: duration_ns(d.min), max_ns: d.max.map_or(0, duration_ns) })
+                .collect(),
+        },
         check: child.check.as_ref().map(|c| Check {
             interval_ns: duration_ns(c.interval),
             start_period_ns: duration_ns(c.start_period),
@@ -60,6 +78,29 @@ pub fn policy(child: &ChildConfig, slots_of: impl Fn(&str) -> Vec<usize>) -> Res
         keep_outputs_while_snoozed: child.safe_state.while_snoozed == SnoozeOutputs::Keep,
         after,
     })
+}
+
+/// The checkpoints of a child as they lie in its page. Deadlines come in the order in which [`policy`] has them.
+pub fn checkpoints(child: &ChildConfig) -> Plan {
+    let mut plan = Plan::default();
+    for lane in &child.supervision {
+        let Some(section) = plan.section(&lane.lane) else { break };
+        let numbers: BTreeMap<&str, usize> =
+            lane.checkpoints.iter().filter_map(|name| Some((name.as_str(), plan.checkpoint(section, name)?))).collect();
+        let number = |name: &String| numbers.get(name.as_str()).copied();
+        if !lane.start.is_empty() {
+            for (name, checkpoint) in &numbers {
+                let followers = lane.next.get(*name).into_iter().flatten().filter_map(number).collect::<Vec<_>>();
+                plan.order(*checkpoint, &followers, lane.start.iter().any(|start| start == name));
+            }
+        }
+        for deadline in &lane.deadlines {
+            if let (Some(from), Some(to)) = (number(&deadline.from), number(&deadline.to)) {
+                plan.deadline(from, to, duration_ns(deadline.min), deadline.max.map_or(0, duration_ns));
+            }
+        }
+    }
+    plan
 }
 
 /// The outputs of a child.

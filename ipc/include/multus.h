@@ -16,6 +16,13 @@
  *
  * NULL in place of a multus_t or multus_lane_t is allowed everywhere and does nothing.
  *
+ * Checkpoints: places in the work that the configuration names ([[supervision]]), with the order in which and the times
+ * within which a thread passes them. Look each up once, before the loop, and pass it in the loop:
+ *
+ *     int begin = multus_checkpoint(multus, "begin"), end = multus_checkpoint(multus, "end");
+ *     while (multus_pass(multus, begin), work())
+ *         multus_pass(multus, end), multus_beat(multus);
+ *
  * After fork() the new process must not call anything here: it would beat in the name of its parent. Programs that are
  * executed do not inherit the page.
  */
@@ -78,6 +85,18 @@ void multus_beat(multus_t *multus);
 void multus_ready(multus_t *multus);
 
 /*
+ * The checkpoint of this name that the configuration has for the main loop, a number from 0 on; -1 where it has none, and
+ * without supervision.
+ */
+int multus_checkpoint(multus_t *multus, const char *name);
+
+/*
+ * "The thread is here": the order of its checkpoints is judged, and the time since another one. This is no beat. A number
+ * that multus_checkpoint() did not return for this multus_t does nothing; so -1 needs no test. Wait-free, no system call.
+ */
+void multus_pass(multus_t *multus, int checkpoint);
+
+/*
  * Puts one more thread under supervision, from now on. A fault of it is reported with the name (UTF-8; NULL: none).
  * deadline_ns 0: the deadline of the process. NULL when all lanes are taken; without supervision a lane that does
  * nothing. A lane stays usable after multus_close(), and its place is not given to another one.
@@ -87,7 +106,13 @@ multus_lane_t *multus_lane_open(multus_t *multus, const char *name, uint64_t dea
 /* One beat of this thread. As multus_beat(). */
 void multus_lane_beat(multus_lane_t *lane);
 
-/* The thread ends in good order: it is no longer supervised. Frees the lane. */
+/* As multus_checkpoint(), for the checkpoints that the configuration has for the lane of this name. */
+int multus_lane_checkpoint(multus_lane_t *lane, const char *name);
+
+/* As multus_pass(), for a number that multus_lane_checkpoint() returned for this lane. */
+void multus_lane_pass(multus_lane_t *lane, int checkpoint);
+
+/* The thread ends in good order: it is no longer supervised, and no checkpoint is waited for. Frees the lane. */
 void multus_lane_close(multus_lane_t *lane);
 
 /*

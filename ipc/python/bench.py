@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures Heartbeat.beat(): the median of single calls, and of the mean over many. Needs nothing installed.
+"""Measures Heartbeat.beat() and Checkpoint.passed(): the median of single calls, and of the mean over many. Needs nothing installed.
 
 A single call is measured between two readings of the clock, so it includes the cost of one reading; that is shown too.
 """
@@ -45,7 +45,21 @@ def main():
     with Page() as page:
         heartbeat = Heartbeat.from_fd(page.fd)
         lane = heartbeat.lane("lane")
-        cases = {"beat()": heartbeat.beat, "lane.beat()": lane.beat, "inert": Heartbeat().beat, "int()": int}
+        order = {"begin": ["end"], "end": ["begin"]}
+        page.lay_out(0, "", ["begin", "end"], order, [(0, "begin", "end", 0, 10**9)])
+        begin, end = heartbeat.checkpoint("begin"), heartbeat.checkpoint("end")
+
+        def turn():
+            begin.passed()
+            end.passed()
+
+        cases = {
+            "beat()": heartbeat.beat,
+            "lane.beat()": lane.beat,
+            "2 * passed()": turn,
+            "inert": Heartbeat().beat,
+            "int()": int,
+        }
         for name, call in cases.items():
             single = single_calls(call)
             print(

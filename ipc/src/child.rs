@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::MonoNs;
+pub use crate::checkpoint::Checkpoint;
 use crate::heartbeat::{LANES, LaneWriter, PageWriter};
 use crate::map::Mapping;
 use crate::time::duration_ns;
@@ -126,6 +127,22 @@ impl Heartbeat {
         }
     }
 
+    /// The checkpoint `name` of this lane, for [`Self::pass`]; `None` when the configuration of the child has none of
+    /// this name (`[[supervision]]`), or nobody supervises. Look it up once, before the loop.
+    pub fn checkpoint(&self, name: &str) -> Option<Checkpoint> {
+        self.page.as_ref()?.writer().find_checkpoint(0, name)
+    }
+
+    /// The thread passes a checkpoint: its order and its times are judged. This is no beat. `None` does nothing.
+    ///
+    /// # Real time
+    /// Wait-free, no allocation, no system call.
+    pub fn pass(&self, checkpoint: Option<Checkpoint>) {
+        if let (Some(page), Some(checkpoint)) = (&self.page, checkpoint) {
+            page.pass(0, checkpoint);
+        }
+    }
+
     /// Opens a further lane: one more thread under supervision, from now on, with its own deadline (`None`: that of
     /// the child). The name, at most 32 bytes, is what a fault will say.
     ///
@@ -152,6 +169,12 @@ impl Shared {
     fn lane(&self, lane: usize) -> LaneWriter<'_> {
         self.writer().lane(lane)
     }
+
+    fn pass(&self, lane: usize, checkpoint: Checkpoint) {
+        let now = MonoNs::now();
+        self.writer().checkpoints().pass(checkpoint, now);
+        self.lane(lane).trace_checkpoint(checkpoint, now);
+    }
 }
 
 /// The heartbeat of one further thread. Dropping it takes the thread out of supervision in good order.
@@ -173,12 +196,24 @@ impl Lane {
             page.lane(self.lane).beat_at(MonoNs::now());
         }
     }
+
+    /// As [`Heartbeat::checkpoint`], for the checkpoints of this lane.
+    pub fn checkpoint(&self, name: &str) -> Option<Checkpoint> {
+        self.page.as_ref()?.writer().find_checkpoint(self.lane, name)
+    }
+
+    /// As [`Heartbeat::pass`].
+    pub fn pass(&self, checkpoint: Option<Checkpoint>) {
+        if let (Some(page), Some(checkpoint)) = (&self.page, checkpoint) {
+            page.pass(self.lane, checkpoint);
+        }
+    }
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
         if let Some(page) = &self.page {
-            page.lane(self.lane).leave();
+            page.writer().leave(self.lane);
         }
     }
 }

@@ -18,26 +18,35 @@
 //!   +3                      1 = the lane has left supervision
 //!   +4                      its own deadline, ns (0: that of word 4)
 //!   +5..9                   name, UTF-8, at most 32 bytes
-//!   +9..16                  reserved, 0
+//!   +9                      marks made in its trace, see `trace`
+//!   +10..16                 reserved, 0
 //! 384 + 232 l             histogram of lane l: counts of intervals, see `histogram`       the thread that owns it
-//! 4096                    end: 32 KiB
+//! 4096..4608              checkpoints, see `checkpoint`
+//! 4608 + 320 l            trace of lane l, see `trace`                                    the thread that owns it
+//! 9728                    end: 76 KiB
 //! ```
+//! The watch thread maps the first 36 KiB (words 0..4608); the trace is only read after a fault.
+//!
 //! A beat is *time (relaxed), then sequence (release)*; a look is *sequence (acquire), then time*. So the time that
 //! goes with a sequence is that beat's own or a later one's, never an earlier one's: a beat that was made in time is
 //! never missed. A time without a new sequence is half a beat, and does not count.
 
 use crate::MonoNs;
+use crate::checkpoint::{self, Checkpoint};
 use crate::histogram::{self, BUCKETS};
 use crate::page::{Kind, Refused};
 use crate::sync::{AtomicU64, Ordering};
 use crate::text::Text;
+use crate::trace::{self, Mark};
 
 /// Identity and version of the layout above.
 pub const KIND: Kind = Kind::new(b"MULTUSHB", 1);
 /// Lanes in a page.
 pub const LANES: usize = 16;
 /// Words in a page.
-pub const WORDS: usize = HISTOGRAMS + LANES * BUCKETS;
+pub const WORDS: usize = TRACES + LANES * trace::WORDS;
+/// Words at its beginning that the core looks at while it watches.
+pub const WATCHED_WORDS: usize = TRACES;
 /// Bytes in a page.
 pub const BYTES: usize = WORDS * 8;
 
@@ -54,9 +63,15 @@ const MAX_GAP: usize = 2;
 const LEFT: usize = 3;
 const LANE_DEADLINE: usize = 4;
 const LANE_NAME: usize = 5;
+const MARKS: usize = 9;
 const HISTOGRAMS: usize = FIRST_LANE + LANES * LANE_WORDS;
+/// First word of the checkpoints.
+pub const CHECKPOINTS: usize = HISTOGRAMS + LANES * BUCKETS;
+/// First word of the traces.
+pub const TRACES: usize = CHECKPOINTS + checkpoint::WORDS;
 
-const _: () = assert!(HISTOGRAMS == 384 && WORDS == 4096 && BYTES == 32 * 1024);
+const _: () = assert!(HISTOGRAMS == 384 && CHECKPOINTS == 4096 && TRACES == 4608 && WORDS == 9728);
+const _: () = assert!((WATCHED_WORDS * 8).is_multiple_of(4096) && BYTES == 76 * 1024);
 
 /// The words of a new page; everything that is not listed here is zero.
 pub fn header(generation: u64, deadline_ns: u64) -> [u64; 5] {
@@ -79,12 +94,12 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads from the words of one page.
+    /// Reads from the words of one page: all of them, or the first [`WATCHED_WORDS`].
     ///
     /// # Panics
-    /// When there are not [`WORDS`] words: an error of ours.
+    /// When there are fewer: an error of ours.
     pub fn new(page: &'a [AtomicU64]) -> Self {
-        assert_eq!(page.len(), WORDS, "a heartbeat page has {WORDS} words");
+        assert!(page.len() >= WATCHED_WORDS, "a heartbeat page has {WORDS} words");
         Self { page }
     }
 
@@ -148,6 +163,18 @@ impl<'a> Reader<'a> {
         self.page[HISTOGRAMS + lane * BUCKETS + bucket].load(Ordering::Relaxed)
     }
 
+    /// The checkpoints, as the child passed them.
+    pub fn checkpoints(&self) -> checkpoint::Reader<'a> {
+        checkpoint::Reader::new(&self.page[CHECKPOINTS..TRACES])
+    }
+
+    /// The trace of a lane; `None` when only the watched part of the page is here.
+    pub fn trace(&self, lane: usize) -> Option<trace::Reader<'a>> {
+        let words = self.page.get(TRACES + lane * trace::WORDS..)?.get(..trace::WORDS)?;
+        // Pairs with the Release store in `trace::Writer::mark`: what is counted is written.
+        Some(trace::Reader::new(words, self.lane(lane)[MARKS].load(Ordering::Acquire)))
+    }
+
     fn lane(&self, lane: usize) -> &'a [AtomicU64] {
         &self.page[FIRST_LANE + lane * LANE_WORDS..][..LANE_WORDS]
     }
@@ -200,7 +227,33 @@ impl<'a> PageWriter<'a> {
         LaneWriter {
             lane: &self.page[FIRST_LANE + lane * LANE_WORDS..][..LANE_WORDS],
             histogram: &self.page[HISTOGRAMS + lane * BUCKETS..][..BUCKETS],
+            trace: &self.page[TRACES + lane * trace::WORDS..][..trace::WORDS],
         }
+    }
+
+    /// The checkpoints, for the threads that own the lanes they belong to.
+    pub fn checkpoints(&self) -> checkpoint::Writer<'a> {
+        checkpoint::Writer::new(&self.page[CHECKPOINTS..TRACES])
+    }
+
+    /// The checkpoint `name` of a lane; `None` when the configuration has no such checkpoint there.
+    pub fn find_checkpoint(&self, lane: usize, name: &str) -> Option<Checkpoint> {
+        self.checkpoints().find(&self.section_name(lane)?, name)
+    }
+
+    /// The name under which the checkpoints of a lane are found. That of the main loop is empty; a further lane without a
+    /// name has none, so that it is not taken for the main loop.
+    fn section_name(&self, lane: usize) -> Option<Text<4>> {
+        let name = Reader { page: self.page }.lane_name(lane);
+        (lane == 0 || !name.is_empty()).then_some(name)
+    }
+
+    /// Takes a lane out of supervision, in good order: its thread ends.
+    pub fn leave(&self, lane: usize) {
+        if let Some(name) = self.section_name(lane) {
+            self.checkpoints().leave(&name);
+        }
+        self.lane(lane).lane[LEFT].store(1, Ordering::Relaxed);
     }
 
     /// Names lane `lane` and puts it (and all before it) under supervision from `now` on.
@@ -224,13 +277,14 @@ impl<'a> PageWriter<'a> {
 pub struct LaneWriter<'a> {
     lane: &'a [AtomicU64],
     histogram: &'a [AtomicU64],
+    trace: &'a [AtomicU64],
 }
 
 impl LaneWriter<'_> {
     /// One beat, made at `now`.
     ///
     /// # Real time
-    /// Wait-free: four loads, five stores. No allocation, no system call.
+    /// Wait-free: six loads, eight stores. No allocation, no system call.
     #[inline]
     pub fn beat_at(&self, now: MonoNs) {
         let [seq, time, max_gap, ..] = self.lane else { return };
@@ -238,8 +292,10 @@ impl LaneWriter<'_> {
         time.store(now.0, Ordering::Relaxed);
         // Pairs with the Acquire load in `Reader::look`. Only this thread writes, so load + store is no lost update.
         seq.store(seq.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        let gap = if before == 0 { 0 } else { now.0.saturating_sub(before) };
+        self.trace(now, Mark::Beat);
+        trace::Writer::new(self.trace).pace(now, gap);
         if before != 0 {
-            let gap = now.0.saturating_sub(before);
             if gap > max_gap.load(Ordering::Relaxed) {
                 max_gap.store(gap, Ordering::Relaxed);
             }
@@ -248,9 +304,18 @@ impl LaneWriter<'_> {
         }
     }
 
-    /// Takes the lane out of supervision, in good order: the thread ends.
-    pub fn leave(&self) {
-        self.lane[LEFT].store(1, Ordering::Relaxed);
+    /// Notes that a checkpoint was passed at `now`; [`checkpoint::Writer::pass`] judges it.
+    pub fn trace_checkpoint(&self, checkpoint: Checkpoint, now: MonoNs) {
+        self.trace(now, Mark::Checkpoint(checkpoint.index()));
+    }
+
+    #[inline]
+    fn trace(&self, now: MonoNs, mark: Mark) {
+        let marks = &self.lane[MARKS];
+        let count = marks.load(Ordering::Relaxed);
+        trace::Writer::new(self.trace).mark(count, now, mark);
+        // Pairs with the Acquire load in `Reader::trace`.
+        marks.store(count.wrapping_add(1), Ordering::Release);
     }
 }
 
@@ -292,7 +357,13 @@ mod tests {
         assert_eq!(reader.lane_name(1).to_string(), "poller");
         assert_eq!(reader.lane_deadline_ns(1), Some(5_000_000));
         assert_eq!(reader.look(1).time, MonoNs(7));
-        writer.lane(1).leave();
+        writer.leave(1);
+        writer.open_lane(2, "", 0, MonoNs(8));
+        assert_eq!(
+            (writer.section_name(0), writer.section_name(2)),
+            (Some(Text::EMPTY), None),
+            "no lane is the main loop"
+        );
         assert!(reader.has_left(1) && !reader.has_left(0));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | page | owner and only writer | readers | size |
 //! |---|---|---|---|
-//! | [`heartbeat`] | one process of one child instance | the core | 32 KiB each |
+//! | [`heartbeat`] | one process of one child instance | the core | 76 KiB each |
 //! | [`status`] | the core's watch thread | anybody who was given it | 640 B + 512 B a slot |
 //! | [`event_ring`] | the core's watch thread | anybody who was given it | 128 B + 512 B an entry |
 //! | [`force`] | the core's watch thread | whoever drives outputs | 128 B + 64 B an output |
@@ -18,6 +18,7 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("the page layouts are little-endian; no big-endian board is supported");
 
+pub mod checkpoint;
 pub mod event_ring;
 pub mod force;
 pub mod heartbeat;
@@ -28,6 +29,7 @@ pub mod status;
 pub mod sync;
 pub mod text;
 pub mod time;
+pub mod trace;
 pub mod words;
 
 #[cfg(not(loom))]

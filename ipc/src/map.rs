@@ -129,7 +129,7 @@ unsafe impl Send for Table {}
 unsafe impl Sync for Table {}
 
 impl Table {
-    /// Reserves addresses for `slots` pages of `page_words` words (a multiple of the system's page size).
+    /// Reserves addresses for the first `page_words` words (a multiple of the system's page size) of `slots` pages.
     ///
     /// # Errors
     /// What the system refused.
@@ -155,10 +155,10 @@ impl Table {
     /// for the watch thread.
     ///
     /// # Errors
-    /// What the system refused; `InvalidInput` for a slot outside the table or a page of another size.
+    /// What the system refused; `InvalidInput` for a slot outside the table or a page that is too short.
     pub fn install(&self, slot: usize, fd: BorrowedFd<'_>) -> io::Result<()> {
         let (_, words) = checked(fd)?;
-        if slot >= self.slots || words != self.page_words {
+        if slot >= self.slots || words < self.page_words {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         // SAFETY: slot < slots, so the target lies inside the range that `reserve` owns; MAP_FIXED replaces only
@@ -176,7 +176,7 @@ impl Table {
         if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// The words of a slot's page.
+    /// The words of a slot's page that are watched.
     ///
     /// # Panics
     /// For a slot outside the table: an error of ours.

@@ -126,9 +126,9 @@ pub struct SlotRecord {
     /// Its times.
     pub fault_times: FaultTimes,
     /// One sentence of evidence; empty before it is there.
-    pub evidence: Text<24>,
-    /// Name of the lane that the fault is about; empty for the first, or without a name.
-    pub fault_lane: Text<4>,
+    pub evidence: Text<20>,
+    /// What the fault is about: the name of the lane (empty for the first, or without a name), or the two checkpoints.
+    pub fault_about: Text<8>,
 }
 
 impl SlotRecord {
@@ -155,12 +155,12 @@ impl SlotRecord {
         fault_unix: 0,
         fault_times: FaultTimes::NONE,
         evidence: Text::EMPTY,
-        fault_lane: Text::EMPTY,
+        fault_about: Text::EMPTY,
     };
 
     /// The data words: 0..6 name, 6 instance | generation, 7 pid | state, 8 flags, 9 since, 10 restarts, 11 deadline,
     /// 12 last beat, 13 beats, 14..17 interval, 17 snooze, 18 restart at, 19 blocked by, 20 faults, 21 fault kind,
-    /// 22..26 its arguments, 26 its wall time, 27..35 its times, 35..59 evidence, 59..63 name of the lane.
+    /// 22..26 its arguments, 26 its wall time, 27..35 its times, 35..55 evidence, 55..63 what it is about (the lane, or two checkpoints).
     pub fn to_words(&self) -> [u64; RECORD] {
         let mut w = [0; RECORD];
         w[..6].copy_from_slice(self.name.words());
@@ -181,8 +181,8 @@ impl SlotRecord {
         w[22..26].copy_from_slice(&self.fault_args);
         w[26] = self.fault_unix;
         w[27..35].copy_from_slice(&self.fault_times.to_words());
-        w[35..59].copy_from_slice(self.evidence.words());
-        w[59..63].copy_from_slice(self.fault_lane.words());
+        w[35..55].copy_from_slice(self.evidence.words());
+        w[55..63].copy_from_slice(self.fault_about.words());
         w
     }
 
@@ -210,7 +210,7 @@ impl SlotRecord {
             fault_unix: w[26],
             fault_times: FaultTimes::from_words(part(w, 27)),
             evidence: Text::from_words(part(w, 35)),
-            fault_lane: Text::from_words(part(w, 59)),
+            fault_about: Text::from_words(part(w, 55)),
         }
     }
 }
@@ -419,7 +419,7 @@ mod tests {
             fault_args: [4, 5, 6, 7],
             fault_times: FaultTimes { detected: 9, ..FaultTimes::default() },
             evidence: Text::new("waiting in futex_wait"),
-            fault_lane: Text::new("poller"),
+            fault_about: Text::new("poller"),
             ..SlotRecord::FREE
         };
         writer.slot(1, &slot);

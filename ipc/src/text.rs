@@ -39,6 +39,20 @@ impl<const WORDS: usize> Text<WORDS> {
         Text(core::array::from_fn(|i| self.0.get(i).copied().unwrap_or(0)))
     }
 
+    /// This text and another one behind it, cut to the room there is. Without allocation.
+    #[must_use]
+    pub fn then<const OTHER: usize>(mut self, other: &Text<OTHER>) -> Self {
+        let byte = |words: &[u64], i: usize| (words[i / 8] >> (8 * (i % 8))) as u8;
+        let length = (0..8 * WORDS).find(|i| byte(&self.0, *i) == 0).unwrap_or(8 * WORDS);
+        for (from, to) in (0..8 * OTHER).zip(length..8 * WORDS) {
+            match byte(&other.0, from) {
+                0 => break,
+                b => self.0[to / 8] |= u64::from(b) << (8 * (to % 8)),
+            }
+        }
+        self
+    }
+
     /// Whether there is no text.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|w| *w == 0)
@@ -73,6 +87,11 @@ mod tests {
         assert_eq!(Name::new("modbus").to_string(), "modbus");
         assert_eq!(Text::<1>::new("1234567ä").to_string(), "1234567");
         assert!(Name::new("").is_empty());
+        assert_eq!(
+            Text::<2>::new("read").then(&Text::<1>::new(" -> ")).then(&Name::new("write")).to_string(),
+            "read -> write"
+        );
+        assert_eq!(Text::<1>::new("read").then(&Text::<4>::new("compute")).to_string(), "readcomp");
         assert_eq!(Text::<4>::new("poller").resized::<24>().to_string(), "poller");
         assert_eq!(Text::<1>::from_words([0x00ff_ff61]).to_string(), "a\u{fffd}\u{fffd}");
     }

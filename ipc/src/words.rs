@@ -83,6 +83,12 @@ words! {
         Trigger = 9 "watchdog-trigger",
         /// On its control port came a byte that does not follow the one before.
         ControlByte = 10 "control-byte",
+        /// It passed a checkpoint after one that it must not follow.
+        CheckpointOrder = 11 "checkpoint-order",
+        /// From one checkpoint to another it took less time than allowed.
+        CheckpointEarly = 12 "checkpoint-early",
+        /// From one checkpoint to another it took more time than allowed, or it has not come there yet.
+        CheckpointLate = 13 "checkpoint-late",
     }
 }
 
@@ -151,6 +157,10 @@ words! {
         Reaped = 30 "reaped",
         /// Silent for longer than `warn_after`; evidence is collected, nobody is killed.
         Warned = 31 "warned",
+        /// The machine is started anew at a time that was asked for.
+        RebootScheduled = 32 "reboot-scheduled",
+        /// It is not, after all.
+        RebootCancelled = 33 "reboot-cancelled",
     }
 }
 

@@ -3,13 +3,15 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Output, Stdio};
 
-use multus_ipc::heartbeat::{self, Reader};
-use multus_ipc::histogram;
+use multus_ipc::checkpoint::{self, Disorder, Plan};
+use multus_ipc::heartbeat::{self, PageWriter, Reader};
 use multus_ipc::map::{self, Mapping};
-use multus_ipc::sync::Ordering;
+use multus_ipc::sync::{AtomicU64, Ordering};
+use multus_ipc::trace::{Mark, Pace, RING, SLOT_NS};
+use multus_ipc::{MonoNs, histogram};
 
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python");
 
@@ -18,20 +20,8 @@ fn the_python_example_beats_as_rust_reads_it() {
     if !python_is_there("the Python example") {
         return;
     }
-    let fd = map::memfd(c"heartbeat", heartbeat::WORDS).unwrap();
-    let map = Mapping::writable(fd.as_fd()).unwrap();
-    for (word, value) in map.words().iter().zip(heartbeat::header(1, 50_000_000)) {
-        word.store(value, Ordering::Relaxed);
-    }
-    // The shell gives the page a number above 2, without close-on-exec.
-    let output = Command::new("sh")
-        .args(["-c", "exec python3 -B examples/child.py 20 7<&0 < /dev/null"])
-        .env("MULTUS_HEARTBEAT_FD", "7")
-        .env("PYTHONPATH", PACKAGE)
-        .stdin(Stdio::from(fd))
-        .current_dir(PACKAGE)
-        .output()
-        .unwrap();
+    let (map, fd) = page(&plan(["begin", "middle", "end"]));
+    let output = with_page(fd, &["-B", "examples/child.py", "20"]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let reader = Reader::new(map.words());
     assert!(reader.is_ready() && reader.validate().is_ok());
@@ -43,6 +33,105 @@ fn the_python_example_beats_as_rust_reads_it() {
     assert_eq!(counted, 20, "one interval less than beats");
     let median = histogram::percentile(|bucket| reader.bucket(0, bucket), 500, reader.max_gap_ns(0)).unwrap();
     assert!(median >= 10_000_000, "a turn takes 10 ms, the median is {median} ns");
+    let checkpoints = reader.checkpoints();
+    let (rounds, shortest, _) = checkpoints.times(0);
+    assert_eq!((rounds, checkpoints.begun(0)), (20, None));
+    assert!(shortest >= 10_000_000, "begin to end took {shortest} ns");
+    assert_eq!(checkpoint::disorder(checkpoints.disorder(0)), Disorder { from: Some(0), to: 2 }, "middle is left out");
+    let marks: Vec<Mark> = reader.trace(0).unwrap().marks(MonoNs::now()).into_iter().map(|(_, mark)| mark).collect();
+    let turn = [Mark::Checkpoint(0), Mark::Checkpoint(2), Mark::Beat];
+    assert_eq!(marks, [&[Mark::Beat][..], &turn.repeat(20)].concat());
+}
+
+#[test]
+fn rust_reads_what_python_passed() {
+    if !python_is_there("checkpoints from Python") {
+        return;
+    }
+    const START: u64 = 1_000_000 * MS;
+    let (map, fd) = page(&plan(["read", "compute", "write"]));
+    // Main loop: compute out of order; read to write in 1 ms, which is too early; in 12.0001 ms, which is too late. Then one
+    // under way, and a lane that leaves with one under way.
+    let steps = [
+        step(START, 0, "compute"),
+        step(START + MS, 0, "write"),
+        step(START + 2 * MS, 0, "read"),
+        step(START + 3 * MS, 0, "write"),
+        step(START + 10 * MS, 0, ""),
+        step(START + 20 * MS, 0, "read"),
+        step(START + 32 * MS + 100, 0, "write"),
+        step(START + 40 * MS, 0, ""),
+        step(START + 50 * MS, 0, "read"),
+        step(START + 60 * MS, 1, "poll"),
+        step(START + 67 * MS, 1, "poll"),
+    ];
+    let output = with_page(fd, &["-B", "-c", STEPS_IN_PYTHON, &steps.concat()]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+
+    let reader = Reader::new(map.words());
+    let checkpoints = reader.checkpoints();
+    // From the beginning to compute, and twice from read to write.
+    assert_eq!(checkpoint::disorder(checkpoints.disorder(0)), Disorder { from: Some(0), to: 2 });
+    assert_eq!((checkpoints.disorder(0) & 0xFFFF, checkpoints.disorder(1)), (3, 0));
+    let outside = checkpoints.outside(0);
+    assert_eq!((outside & 0xFFFF, checkpoint::outside_ns(outside)), (2, 12 * MS + 1000));
+    assert_eq!(checkpoints.times(0), (2, MS, 12 * MS + 100));
+    assert_eq!(checkpoints.begun(0), Some(MonoNs(START + 50 * MS)));
+    assert_eq!((checkpoints.times(1), checkpoints.begun(1)), ((1, 7 * MS, 7 * MS), None));
+    let now = MonoNs(START + 100 * MS);
+    let marks = reader.trace(0).unwrap().marks(now);
+    let beat = |ms| (MonoNs(START + ms * MS), Mark::Beat);
+    assert_eq!(marks.iter().filter(|(_, mark)| *mark == Mark::Beat).copied().collect::<Vec<_>>(), [beat(10), beat(40)]);
+    assert_eq!((marks[0], marks.len()), ((MonoNs(START), Mark::Checkpoint(1)), 9));
+    let slot = START / SLOT_NS * SLOT_NS;
+    assert_eq!(reader.trace(0).unwrap().pace(now), [Pace { begin: MonoNs(slot), beats: 2, longest_us: 30_000 }]);
+}
+
+#[test]
+fn python_and_rust_write_the_same_page() {
+    if !python_is_there("a page written by Python and by Rust") {
+        return;
+    }
+    let plan = plan(["read", "compute", "write"]);
+    let (by_rust, _fd) = page(&plan);
+    let (by_python, fd) = page(&plan);
+    let writer = PageWriter::new(by_rust.words()).unwrap();
+    let mut steps = vec![];
+    // From rounds of 2 us to silences of 17 s and more, in an order that is the same in every run.
+    let (mut now, mut random) = (MonoNs(777 * 1000 * MS), 88_172_645_463_325_252_u64);
+    for number in 0..3000 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let scale = if number % 500 == 0 { 25 } else { (random >> 32) % 26 };
+        now.0 += (random % 1000) << scale;
+        let lane = (random >> 40) as usize % 2;
+        let names = [["", "read", "compute", "write"], ["", "", "poll", "poll"]][lane];
+        let name = names[(random >> 50) as usize % 4];
+        steps.push(step(now.0, lane, name));
+        if lane == 1 && Reader::new(by_rust.words()).lanes() == 1 {
+            writer.open_lane(1, "poller", 0, now);
+        }
+        match writer.find_checkpoint(lane, name) {
+            None => writer.lane(lane).beat_at(now),
+            Some(checkpoint) => {
+                writer.checkpoints().pass(checkpoint, now);
+                writer.lane(lane).trace_checkpoint(checkpoint, now);
+            }
+        }
+    }
+    writer.leave(1);
+    let output = with_page(fd, &["-B", "-c", STEPS_IN_PYTHON, &steps.concat()]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let value = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    let different: Vec<_> = (0..heartbeat::WORDS)
+        .map(|n| (n, value(&by_rust.words()[n]), value(&by_python.words()[n])))
+        .filter(|(_, rust, python)| rust != python)
+        .collect();
+    assert_eq!(different, [], "(word, by Rust, by Python)");
+    let reader = Reader::new(by_rust.words());
+    assert!(reader.checkpoints().disorder(0) & 0xFFFF > 100 && reader.checkpoints().outside(0) & 0xFFFF > 10);
+    assert_eq!(reader.trace(1).unwrap().marks(now).len(), RING);
 }
 
 #[test]
@@ -56,6 +145,76 @@ fn python_and_rust_agree_on_every_bucket() {
     let output = python(&["-B", "-c", &program]);
     let expected: Vec<usize> = intervals.iter().map(|interval| histogram::bucket(*interval)).collect();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("{expected:?}"), "{output:?}");
+}
+
+const MS: u64 = 1_000_000;
+
+/// Does what its argument says at the times that are given there, then closes lane 1, which it opens when it is first used.
+const STEPS_IN_PYTHON: &str = "
+import sys
+from multus import Heartbeat, _checkpoint, _heartbeat
+now = 0
+_checkpoint.monotonic_ns = _heartbeat.monotonic_ns = lambda: now
+main = Heartbeat.from_env()
+lane = None
+for line in sys.argv[1].split(';')[:-1]:
+    time, number, name = line.split(',')
+    now = int(time)
+    if number == '1' and lane is None:
+        lane = main.lane('poller')
+    writer = lane if number == '1' else main
+    if name:
+        writer.checkpoint(name).passed()
+    else:
+        writer.beat()
+lane.close()
+";
+
+/// At this time, in this lane: a checkpoint, or without a name a beat.
+fn step(at: u64, lane: usize, name: &str) -> String {
+    format!("{at},{lane},{name};")
+}
+
+/// Three checkpoints of the main loop, one after the other, the second as often as it likes, 2 to 10 ms from the first to
+/// the last; and the time of a round in the lane poller.
+fn plan(names: [&str; 3]) -> Plan {
+    let mut plan = Plan::default();
+    let main = plan.section("").unwrap();
+    let [first, second, third] = names.map(|name| plan.checkpoint(main, name).unwrap());
+    plan.order(first, &[second], true);
+    plan.order(second, &[second, third], false);
+    plan.order(third, &[first], false);
+    plan.deadline(first, third, 2 * MS, 10 * MS).unwrap();
+    let poller = plan.section("poller").unwrap();
+    let poll = plan.checkpoint(poller, "poll").unwrap();
+    plan.deadline(poll, poll, 0, 0).unwrap();
+    plan
+}
+
+/// A page as multusd makes it.
+fn page(plan: &Plan) -> (Mapping, OwnedFd) {
+    let fd = map::memfd(c"heartbeat", heartbeat::WORDS).unwrap();
+    let map = Mapping::writable(fd.as_fd()).unwrap();
+    for (word, value) in map.words().iter().zip(heartbeat::header(1, 50_000_000)) {
+        word.store(value, Ordering::Relaxed);
+    }
+    for (word, value) in map.words()[heartbeat::CHECKPOINTS..].iter().zip(plan.words()) {
+        word.store(*value, Ordering::Relaxed);
+    }
+    (map, fd)
+}
+
+/// Runs Python with this page. The shell gives it a number above 2, without close-on-exec.
+fn with_page(page: OwnedFd, arguments: &[&str]) -> Output {
+    Command::new("sh")
+        .args(["-c", "exec python3 \"$@\" 7<&0 < /dev/null", "sh"])
+        .args(arguments)
+        .env("MULTUS_HEARTBEAT_FD", "7")
+        .env("PYTHONPATH", PACKAGE)
+        .stdin(Stdio::from(page))
+        .current_dir(PACKAGE)
+        .output()
+        .unwrap()
 }
 
 fn python(arguments: &[&str]) -> Output {

@@ -9,7 +9,7 @@ READY, SEQUENCE, TIME = 8, 128, 129  # numbers of 64-bit words
 class Heartbeat:
     def __init__(self):
         fd = int(os.environ.get("MULTUS_HEARTBEAT_FD", "-1"))  # not supervised: a page of our own that nobody reads
-        self.page = memoryview(mmap.mmap(fd, 32768)).cast("Q")
+        self.page = memoryview(mmap.mmap(fd, 77824)).cast("Q")
 
     def beat(self):
         self.page[TIME] = time.monotonic_ns()  # first the time, then the count

@@ -2,13 +2,17 @@
 //!
 //! ```text
 //! bench-child --board PATH --slot N --every MICROSECONDS    beats until it is ordered to fail; see `multus_bench::board`
+//!             [--flood]                                     as fast as it can
 //! bench-child --beats N                                     N beats into a page of its own, then ends
 //! ```
 //! Beats follow an absolute schedule. The slot is N plus the number of the instance. Who runs it gives it its
 //! scheduling policy.
 #![forbid(unsafe_code)]
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,6 +48,7 @@ fn run(birth: MonoNs) -> Result<ExitCode, Failure> {
             Long("board") => board = Some(PathBuf::from(parser.value()?)),
             Long("slot") => slot = parser.value()?.parse()?,
             Long("every") => every_us = parser.value()?.parse()?,
+            Long("flood") => every_us = 0,
             Long("beats") => return only_beat(parser.value()?.parse()?),
             other => return Err(other.unexpected().into()),
         }
@@ -51,15 +56,15 @@ fn run(birth: MonoNs) -> Result<ExitCode, Failure> {
     let board = Board::open(&board.ok_or("--board is missing")?)?;
     let instance = std::env::var("MULTUS_INSTANCE").ok().and_then(|n| n.parse().ok()).unwrap_or(0usize);
     let slot = board.slot(slot + instance).ok_or("no such slot on the board")?;
-    Ok(live(birth, slot, every_us.max(1) * 1000))
+    live(birth, slot, every_us * 1000)
 }
 
 /// Beats until an order or a young death comes.
-fn live(birth: MonoNs, slot: Slot<'_>, every_ns: u64) -> ExitCode {
+fn live(birth: MonoNs, slot: Slot<'_>, every_ns: u64) -> Result<ExitCode, Failure> {
     let life = slot.born(birth);
     let known_orders = slot.orders();
     let mut random = Random::new(birth.0);
-    let heartbeat = Heartbeat::from_env();
+    let mut heartbeat = Beats::from_env()?;
     let young_end = slot.takes_young_death().then(|| MonoNs(birth.0 + 2_000_000 + random.below(43_000_000)));
     slot.beats(life, 0, MonoNs::now());
     heartbeat.ready();
@@ -77,7 +82,7 @@ fn live(birth: MonoNs, slot: Slot<'_>, every_ns: u64) -> ExitCode {
         next = MonoNs(next.0 + every_ns);
         if let Some(end) = young_end.filter(|end| *end <= next) {
             sleep_until(end);
-            return fail(if life.is_multiple_of(2) { Order::Kill } else { Order::Exit }, slot, life);
+            return Ok(fail(if life.is_multiple_of(2) { Order::Kill } else { Order::Exit }, slot, life));
         }
         sleep_until(next);
         if slot.orders() != known_orders
@@ -93,11 +98,58 @@ fn live(birth: MonoNs, slot: Slot<'_>, every_ns: u64) -> ExitCode {
             let before = beat();
             slot.last_beat(life, before, MonoNs::now());
             if order != Order::Hang {
-                sleep_until(MonoNs(next.0 + random.below(every_ns)));
+                sleep_until(MonoNs(next.0 + random.below(every_ns.max(1))));
             }
-            return fail(order, slot, life);
+            return Ok(fail(order, slot, life));
         }
         beat();
+    }
+}
+
+/// The way in which this child beats, as its environment says.
+enum Beats {
+    Page(Heartbeat),
+    Notify(UnixDatagram),
+    ControlPort(TcpStream, u8),
+}
+
+impl Beats {
+    fn from_env() -> Result<Self, Failure> {
+        if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect(path)?;
+            return Ok(Self::Notify(socket));
+        }
+        if let Ok(port) = std::env::var("MULTUS_CONTROL_PORT") {
+            let stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>()?))?;
+            stream.set_nodelay(true)?;
+            return Ok(Self::ControlPort(stream, 0));
+        }
+        Ok(Self::Page(Heartbeat::from_env()))
+    }
+
+    fn ready(&mut self) {
+        match self {
+            Self::Page(heartbeat) => heartbeat.ready(),
+            Self::Notify(socket) => {
+                // What cannot be sent is a missing beat, which is what is measured.
+                let _ = socket.send(b"READY=1");
+            }
+            Self::ControlPort(..) => self.beat(),
+        }
+    }
+
+    fn beat(&mut self) {
+        match self {
+            Self::Page(heartbeat) => heartbeat.beat(),
+            Self::Notify(socket) => {
+                let _ = socket.send(b"WATCHDOG=1");
+            }
+            Self::ControlPort(stream, last) => {
+                *last = *last % 9 + 1;
+                let _ = stream.write_all(&[*last]);
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! * [`dirs`]: the four directories and the files in them.
 //! * [`config`]: `multusd.toml` and `children/*.toml`.
+//! * [`log_file`]: reading log files across rotation.
 //! * [`api`]: Status JSON, Event JSON, the messages of `control.sock`, exit codes.
 
 #![forbid(unsafe_code)]
@@ -14,3 +15,4 @@
 pub mod api;
 pub mod config;
 pub mod dirs;
+pub mod log_file;

@@ -20,6 +20,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -28,6 +29,7 @@ use multus_ipc::MonoNs;
 use multus_ipc::child::{Heartbeat, Lane};
 use multus_supervisor::Told;
 
+use crate::launcher::Group;
 use crate::sys;
 use crate::wake::Wake;
 use control_port::Port;
@@ -58,19 +60,65 @@ pub enum Setup {
 pub enum Attach {
     /// A process is about to be made; this is the page that its notices are written to.
     Page { slot: usize, generation: u32, page: OwnedFd },
-    /// It exists.
-    Process { slot: usize, generation: u32, pid: i32 },
+    /// It exists. `names_main`: it may say that another of its processes is the main one.
+    Process { slot: usize, generation: u32, pid: i32, names_main: bool, groups: Arc<(Group, Group)> },
 }
 
 /// To the watch thread: what is no beat.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Report {
     /// Its slot.
     pub slot: usize,
     /// Its generation.
     pub generation: u32,
     /// What it said.
-    pub told: Told,
+    pub what: What,
+}
+
+/// What a program says that is no beat.
+#[derive(Debug)]
+pub enum What {
+    /// Something of itself.
+    Told(Told),
+    /// Which of its processes is the main one.
+    Main(Main),
+}
+
+/// A process that a child named as its main process, and that is one of the child's own.
+#[derive(Debug)]
+pub struct Main {
+    /// Its number.
+    pub pid: i32,
+    /// It and no other, for the watch thread.
+    pub pidfd: OwnedFd,
+    /// The same for the launcher.
+    pub for_launcher: OwnedFd,
+}
+
+/// By which the watch thread learns that everything was heard that was said before a certain moment: a process that has
+/// ended may have named another one as its main process right before.
+#[derive(Debug, Default)]
+pub struct Attention {
+    asked: AtomicU64,
+    heard: AtomicU64,
+}
+
+impl Attention {
+    /// Asks for attention; the number is [`heard`](Self::heard) when everything said up to now was passed on.
+    ///
+    /// # Real time
+    /// Wait-free. The adapters thread has to be woken.
+    pub fn ask(&self) -> u64 {
+        // Partner of the load at the beginning of a round of the adapters thread, which sees by it also what the launcher
+        // told it of this process before.
+        self.asked.fetch_add(1, Ordering::Release) + 1
+    }
+
+    /// The number of the last request that was answered. What was said before lies in the ring of reports by then.
+    pub fn heard(&self) -> u64 {
+        // Partner of the store at the end of a round of the adapters thread.
+        self.heard.load(Ordering::Acquire)
+    }
 }
 
 /// To the control thread: what the status shows.
@@ -95,6 +143,8 @@ pub struct Ends {
     pub texts: rtrb::Producer<Text>,
     /// Wakes this thread.
     pub wake: Arc<Wake>,
+    /// Asked by the watch thread.
+    pub attention: Arc<Attention>,
     /// Wakes the watch thread.
     pub wake_watch: Arc<Wake>,
     /// SCHED_FIFO priority of this thread.
@@ -141,7 +191,7 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
     let mut files: Option<file::Looker> = None;
     let mut flooded = false;
     let mut all_at = MonoNs(0);
-    while !end.load(std::sync::atomic::Ordering::Relaxed) {
+    while !end.load(Ordering::Relaxed) {
         match poll.poll(&mut events, Some(if flooded { FLOOD_PAUSE } else { IDLE })) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -150,6 +200,7 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
         if events.iter().any(|event| event.token() == WAKE) {
             ends.wake.drain();
         }
+        let asked = ends.attention.asked.load(Ordering::Acquire);
         while let Ok(setup) = ends.setups.pop() {
             set_up(&mut feeds, setup, poll.registry(), &mut files, &ends);
         }
@@ -171,8 +222,9 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
             }
         }
         let now = MonoNs::now();
+        let attentive = asked != ends.attention.heard.load(Ordering::Relaxed);
         // Now and then everybody is asked: whom the poll did not take, and what a limit of the system held up.
-        let all = now >= all_at;
+        let all = now >= all_at || attentive;
         if all {
             all_at = now.after(IDLE);
         }
@@ -180,12 +232,13 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
         let mut told = false;
         for (slot, feed) in &mut feeds {
             feed.pending |= all;
-            if feed.pending && now >= feed.paused_until {
+            if feed.pending && (attentive || now >= feed.paused_until) {
                 told |= feed.read(*slot, poll.registry(), &mut ends, now);
             }
             flooded |= feed.pending;
         }
-        if told {
+        ends.attention.heard.store(asked, Ordering::Release);
+        if told || attentive {
             ends.wake_watch.wake();
         }
     }
@@ -263,10 +316,10 @@ fn attached(feeds: &mut BTreeMap<usize, Feed>, attach: Attach, ends: &mut Ends, 
             feed.pending = true;
             let _ = ends.texts.push(Text { slot, text: String::new() });
         }
-        Attach::Process { slot, generation, pid } => {
+        Attach::Process { slot, generation, pid, names_main, groups } => {
             if let Some(feed) = feeds.get_mut(&slot).filter(|f| f.generation == generation) {
                 if let Kind::Notify(socket) = &mut feed.kind {
-                    socket.attach(pid);
+                    socket.attach(pid, names_main, groups);
                 }
                 feed.pending = true;
             }
@@ -281,20 +334,31 @@ impl Feed {
         let generation = self.generation;
         let reports = &mut ends.reports;
         let mut tell = |what| {
-            let pushed = reports.push(Report { slot, generation, told: what }).is_ok();
-            told |= pushed;
+            let pushed = reports.push(Report { slot, generation, what }).map_err(|rtrb::PushError::Full(back)| back.what);
+            told |= pushed.is_ok();
             pushed
         };
         let more = match &mut self.kind {
             Kind::Notify(socket) if socket.is_attached() => {
                 let texts = &mut ends.texts;
-                socket.read(&self.name, &self.heartbeat, &mut |said| match said {
-                    Said::Told(what) => drop(tell(what)),
-                    // A control thread that lags behind misses an old text, nothing else.
-                    Said::Text(text) => drop(texts.push(Text { slot, text })),
+                socket.read(&self.name, &self.heartbeat, &mut |said| {
+                    match said {
+                        Said::Told(told) => drop(tell(What::Told(told))),
+                        // A control thread that lags behind misses an old text, nothing else.
+                        Said::Text(text) => drop(texts.push(Text { slot, text })),
+                        Said::Main(main) => {
+                            if let Err(What::Main(back)) = tell(What::Main(main)) {
+                                return Err(Said::Main(back));
+                            }
+                        }
+                    }
+                    Ok(())
                 })
             }
-            Kind::ControlPort(port) => port.read(registry, Token(slot), &self.heartbeat, now, &mut tell),
+            Kind::ControlPort(port) => {
+                let mut tell = |told| tell(What::Told(told)).is_ok();
+                port.read(registry, Token(slot), &self.heartbeat, now, &mut tell)
+            }
             // What waits in the socket is read when the process is known.
             Kind::Notify(_) | Kind::File(..) => false,
         };

@@ -7,7 +7,7 @@ use lexopt::prelude::*;
 use multus_contract::dirs::{DirFlags, Dirs};
 use multusd::daemon::{self, Options};
 use multusd::launcher::spawner;
-use multusd::probe;
+use multusd::{probe, stage};
 
 const HELP: &str = "\
 multusd keeps processes alive and their outputs safe.
@@ -39,6 +39,9 @@ fn main() -> ExitCode {
     }
     if std::env::args_os().nth(1).is_some_and(|a| a == probe::ARGUMENT) {
         return probe::run(std::env::args().skip(2));
+    }
+    if std::env::args_os().nth(1).is_some_and(|a| a == stage::ARGUMENT) {
+        return stage::run(std::env::args_os().nth(2).and_then(|text| text.into_string().ok()));
     }
     match arguments() {
         Err(error) => {

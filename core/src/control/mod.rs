@@ -2,6 +2,7 @@
 //! does not notice.
 
 mod clients;
+mod requests;
 mod roster;
 mod status;
 
@@ -9,15 +10,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use multus_contract::api::command::{
-    MAX_REQUEST_BYTES, ReloadReport, Reply as Answer, Request as Wanted, parse_request,
+    LATEST_REBOOT_S, MAX_REQUEST_BYTES, ReloadReport, Reply as Answer, Request as Wanted, parse_request,
 };
 use multus_contract::config::{Loaded, set_enabled};
 use multus_contract::dirs::Dirs;
@@ -94,6 +95,8 @@ pub struct Parts {
     pub spare_log: Vec<Lane>,
     /// Tells evidence threads to end.
     pub end: Arc<AtomicBool>,
+    /// Filled when the machine is to be started anew after everything is stopped: with this command.
+    pub reboot: Arc<OnceLock<Vec<String>>>,
     /// The thread's own heartbeat.
     pub lane: Lane,
     /// The configuration as read at the start.
@@ -186,6 +189,14 @@ struct Control {
     next_id: u64,
     temperature_at: MonoNs,
     temperature_bad: bool,
+    reboot: Arc<OnceLock<Vec<String>>>,
+    /// When the machine is started anew.
+    reboot_at: Option<MonoNs>,
+    /// Everything is being stopped.
+    ending: bool,
+    requests_at: MonoNs,
+    /// Requests by file that cannot be taken, as told last.
+    stuck_requests: Vec<String>,
     finished: bool,
 }
 
@@ -232,6 +243,11 @@ pub fn run(parts: Parts) -> io::Result<()> {
         next_id: 1,
         temperature_at: MonoNs(0),
         temperature_bad: false,
+        reboot: parts.reboot,
+        reboot_at: None,
+        ending: false,
+        requests_at: MonoNs(0),
+        stuck_requests: Vec::new(),
         finished: false,
         poll,
     };
@@ -274,6 +290,8 @@ impl Control {
         self.accept();
         let now = MonoNs::now();
         self.read_temperature(now);
+        self.read_requests(now);
+        self.reboot_if_due(now);
         let tokens: Vec<usize> = self.clients.keys().copied().collect();
         for token in tokens {
             self.feed_events(token);
@@ -289,7 +307,75 @@ impl Control {
             log::info!("SIGHUP: reading the configuration again");
             self.roster.reload(&mut self.rings);
         } else {
-            self.rings.ask(Ask::Shutdown);
+            self.shut_down();
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.ending = true;
+        self.rings.ask(Ask::Shutdown);
+    }
+
+    // ---- starting the machine anew --------------------------------------------------------------------------------
+
+    fn schedule_reboot(&mut self, seconds: u64) -> Answer {
+        if self.ending {
+            return Answer::refused("multusd is shutting down");
+        }
+        if seconds > LATEST_REBOOT_S {
+            return Answer::refused(format!("a reboot is at most {LATEST_REBOOT_S} s ahead, not {seconds} s"));
+        }
+        let ahead = Duration::from_secs(seconds);
+        self.reboot_at = Some(MonoNs::now().after(ahead));
+        log::warn!("the machine is started anew in {seconds} s");
+        self.rings.ask(Ask::Reboot(Some(multus_ipc::time::duration_ns(ahead))));
+        Answer::done()
+    }
+
+    fn cancel_reboot(&mut self) -> Answer {
+        if self.reboot_at.take().is_none() {
+            let why = if self.reboot.get().is_some() { "it is under way already" } else { "none is scheduled" };
+            return Answer::refused(format!("no reboot to cancel: {why}"));
+        }
+        log::warn!("the machine is not started anew");
+        self.rings.ask(Ask::Reboot(None));
+        Answer::done()
+    }
+
+    fn reboot_if_due(&mut self, now: MonoNs) {
+        if self.reboot_at.is_some_and(|at| now >= at) && !self.ending {
+            self.reboot_at = None;
+            // The command runs when everything is stopped; see `daemon`.
+            let _ = self.reboot.set(self.roster.config.daemon.reboot.command.clone());
+            self.shut_down();
+        }
+    }
+
+    fn read_requests(&mut self, now: MonoNs) {
+        let Some(dir) = &self.roster.config.daemon.legacy.request_dir else { return };
+        if now < self.requests_at || self.ending {
+            return;
+        }
+        self.requests_at = now.after(requests::INTERVAL);
+        let mut names: Vec<&str> = self.roster.instances.keys().map(String::as_str).collect();
+        names.extend(self.roster.config.children.iter().filter(|c| c.instances > 1).map(|c| c.name.as_str()));
+        let (wishes, stuck) = requests::take(dir, &names, SystemTime::now());
+        for why in stuck.iter().filter(|why| !self.stuck_requests.contains(why)) {
+            log::error!("a request by file cannot be removed, so it is not obeyed: {why}");
+        }
+        self.stuck_requests = stuck;
+        for wish in wishes {
+            log::warn!("request by file: {wish:?}");
+            match wish {
+                requests::Wish::Restart(name) => {
+                    let slots: Vec<usize> = self.roster.find(&name).into_iter().map(|(_, i)| i.slot).collect();
+                    for slot in slots {
+                        self.rings.ask(Ask::Command { slot, command: Command::Restart });
+                    }
+                }
+                requests::Wish::Reload => drop(self.roster.reload(&mut self.rings)),
+                requests::Wish::Reboot(seconds) => drop(self.schedule_reboot(seconds)),
+            }
         }
     }
 
@@ -477,6 +563,8 @@ impl Control {
                 let report = self.roster.reload(&mut self.rings);
                 Some(json(&report))
             }
+            Wanted::Reboot { seconds } => Some(self.schedule_reboot(seconds)),
+            Wanted::RebootCancel => Some(self.cancel_reboot()),
             Wanted::Events { since, follow } => {
                 let Ok(ring) = event_ring::Reader::new(self.pages.events.0) else { return };
                 let first = match (since, follow) {
@@ -521,8 +609,13 @@ impl Control {
         else {
             return Answer::refused("the status page is damaged; restart multusd");
         };
+        let mut notes = self.notes.clone();
+        notes.extend(self.reboot_at.map(|at| {
+            let seconds = at.since(MonoNs::now()).as_secs();
+            format!("the machine is started anew in {seconds} s (multusctl reboot --cancel)")
+        }));
         let sources =
-            Sources { status, force, table: &self.table, dirs: &self.dirs, granted: &self.granted, notes: &self.notes };
+            Sources { status, force, table: &self.table, dirs: &self.dirs, granted: &self.granted, notes: &notes };
         json(&sources.status(&self.roster, names.as_deref()))
     }
 

@@ -315,8 +315,8 @@ impl Roster {
     /// Opens what tells of a child's beats.
     fn source(&mut self, feed: &Feed) -> Result<Source, String> {
         match feed {
-            Feed::Notify(path) => {
-                let socket = adapters::notify::socket(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            Feed::Notify(address) => {
+                let socket = adapters::notify::socket(address).map_err(|e| format!("notify socket {address}: {e}"))?;
                 Ok(Source::Notify(socket))
             }
             Feed::ControlPort(port) => {

@@ -13,8 +13,8 @@ use multus_ipc::words::StateCode;
 use multus_ipc::{MonoNs, force};
 
 use super::roster::Roster;
-use crate::describe;
 use crate::realtime::Granted;
+use crate::{advise, describe};
 
 /// What a status is made from.
 #[derive(Debug)]
@@ -101,6 +101,11 @@ impl Sources<'_> {
         } else {
             record.last_beat_mono
         };
+        let deadline = Some(record.deadline_ns).filter(|ns| !matches!(*ns, 0 | u64::MAX));
+        let advice = (running && deadline.is_some()).then(|| {
+            let page = HeartbeatReader::new(self.table.page(slot));
+            advise::advise(|bucket| page.bucket(0, bucket), page.max_gap_ns(0), deadline)
+        });
         let age = |at: u64| now.mono.since(MonoNs(at)).as_micros() as u64;
         let has = |bit: u64| record.flags & bit != 0;
         ChildStatus {
@@ -109,9 +114,11 @@ impl Sources<'_> {
             pid: Some(record.pid).filter(|pid| *pid != 0),
             since: now.wall(record.since_mono),
             restarts: record.restarts,
-            deadline_us: Some(record.deadline_ns).filter(|ns| !matches!(*ns, 0 | u64::MAX)).map(|ns| ns / 1000),
+            deadline_us: deadline.map(|ns| ns / 1000),
             last_beat_age_us: (last_beat != 0 && record.pid != 0).then(|| age(last_beat)),
             beat_interval_us: (record.interval_ns[2] != 0).then(|| spread(record.interval_ns)),
+            advised_deadline_us: advice.as_ref().and_then(|a| a.advised_us).map(|us| us as u64),
+            alarms_per_year: advice.as_ref().and_then(|a| a.alarms_per_year),
             safe_state: has(flag::SAFE_STATE),
             degraded: has(flag::DEGRADED),
             enabled: has(flag::ENABLED),
@@ -120,7 +127,7 @@ impl Sources<'_> {
             restart_in_us: (record.restart_at_mono != 0)
                 .then(|| MonoNs(record.restart_at_mono).since(now.mono).as_micros() as u64),
             last_fault: record.fault.map(|kind| {
-                let mut detail = describe::fault(kind, record.fault_args, 0, &record.fault_lane.to_string());
+                let mut detail = describe::fault(kind, record.fault_args, 0, &record.fault_about.to_string());
                 let evidence = record.evidence.to_string();
                 if !evidence.is_empty() {
                     detail = format!("{detail}: {evidence}");

@@ -4,7 +4,7 @@ use multus_contract::api::command::Request;
 
 use super::Context;
 use super::output::{Failure, print};
-use super::view::units::time_us;
+use super::view::units::{alarms_words, time_us};
 use crate::advise::{Advice, ENOUGH};
 
 pub(crate) fn advise(context: &Context, name: &str, json: bool) -> Result<(), Failure> {
@@ -28,24 +28,16 @@ fn words(advice: &Advice) -> String {
         time_us(advice.max_us)
     );
     if let Some(deadline) = advice.deadline_us {
-        let alarms = advice.alarms_per_year.map_or_else(String::new, |a| format!(": {}", alarms(a)));
+        let alarms = advice.alarms_per_year.map_or_else(String::new, |a| format!(": {}", alarms_words(a)));
         text += &format!("  deadline in force {}{alarms}\n", time_us(deadline));
     }
     match (advice.advised_us, advice.advised_alarms_per_year) {
-        (Some(advised), Some(expected)) => text += &format!("  advised {}: {}", time_us(advised), alarms(expected)),
+        (Some(advised), Some(expected)) => {
+            text += &format!("  advised {}: {}", time_us(advised), alarms_words(expected))
+        }
         _ => text += &format!("  no advice before {ENOUGH} intervals were seen"),
     }
     text
-}
-
-fn alarms(per_year: f64) -> String {
-    if per_year < 0.001 {
-        "less than one false alarm in 1000 years expected".into()
-    } else if per_year < 1.0 {
-        format!("one false alarm in {:.0} years expected", 1.0 / per_year)
-    } else {
-        format!("{per_year:.0} false alarms a year expected")
-    }
 }
 
 #[cfg(test)]

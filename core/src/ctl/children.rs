@@ -105,7 +105,7 @@ pub(crate) fn parse_snooze(text: &str) -> Result<Duration, String> {
 }
 
 /// Rounded up, so that a short snooze does not become its end.
-fn whole_seconds(duration: Duration) -> u64 {
+pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 

@@ -14,6 +14,7 @@ mod fault;
 mod logs;
 mod new;
 mod output;
+mod reboot;
 mod status;
 mod top;
 mod view;
@@ -26,6 +27,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use multus_contract::api::command::{Client, ClientError, Request};
 use multus_contract::api::exit;
 use multus_contract::api::status::Status;
+use multus_contract::config::parse_duration;
 use multus_contract::dirs::{CONFIG_VARIABLE, DirFlags, Dirs, LOG_VARIABLE, STATE_VARIABLE};
 
 use output::Failure;
@@ -69,6 +71,7 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Ready => beat::say(beat::Word::Ready),
         Command::Check { json } => check::run(&context.config_dir(), json),
         Command::Reload { json } => children::reload(context, json),
+        Command::Reboot { ahead, cancel } => reboot::reboot(context, ahead, cancel),
         Command::New { name, dir, source } => new::new(&name, &dir, source.as_deref()),
         Command::Top => top::top(context),
         Command::Completion { shell } => {
@@ -208,6 +211,15 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Stop all children in order, then start the machine anew
+    Reboot {
+        /// How long from now, such as 300s, up to 24h; a later order replaces an earlier one
+        #[arg(long = "in", value_name = "DURATION", default_value = "0", value_parser = parse_duration)]
+        ahead: Duration,
+        /// Do not, if there is time left
+        #[arg(long, conflicts_with = "ahead")]
+        cancel: bool,
     },
     /// Make the crate of a new child from the template
     New {

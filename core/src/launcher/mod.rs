@@ -5,7 +5,7 @@
 //! watch thread gives orders over a ring and gets answers over another; both sides are woken by event descriptors.
 
 mod cgroup;
-mod orphans;
+pub(crate) mod orphans;
 pub mod plan;
 pub mod spawner;
 
@@ -28,18 +28,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub use cgroup::{Group, Hierarchy};
-use plan::{JobPlan, SlotPlan};
+use plan::{Feed, JobPlan, SlotPlan};
 use spawner::{Descriptors, Spawner};
 
 use crate::adapters::Attach;
+use crate::flight::Traces;
 use crate::sys::{self, Usage};
 use crate::wake::Wake;
 
 /// What the watch thread wants done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Order {
     /// Make a process.
     Spawn { slot: usize, generation: u32 },
+    /// From now on this is the main process: what is asked to stop.
+    Main { slot: usize, generation: u32, pidfd: OwnedFd },
     /// Send the stop signal.
     Stop { slot: usize, generation: u32 },
     /// Kill and reap the whole tree.
@@ -55,8 +58,9 @@ pub enum Order {
 /// What the launcher says.
 #[derive(Debug)]
 pub enum Answer {
-    /// A process exists. The descriptors are for the watch thread: its end, and its way to exec.
-    Spawned { slot: usize, generation: u32, pid: u32, pidfd: OwnedFd, report: OwnedFd },
+    /// A process exists. The descriptors are for the watch thread: its end, and its way to exec. `names_main`: it may say
+    /// that another of its processes is the main one.
+    Spawned { slot: usize, generation: u32, pid: u32, pidfd: OwnedFd, report: OwnedFd, names_main: bool },
     /// A process could not be made.
     SpawnFailed { slot: usize, generation: u32, errno: i32 },
     /// SIGKILL was sent.
@@ -101,6 +105,8 @@ pub struct Ends {
     pub wake_watch: Arc<Wake>,
     /// The heartbeat table.
     pub table: Arc<Table>,
+    /// The same pages as a whole, for the evidence thread.
+    pub traces: Arc<Traces>,
     /// The program that can be the spawner.
     pub program: PathBuf,
     /// SCHED_FIFO priority of this thread and the spawner.
@@ -126,6 +132,8 @@ struct Slot {
     /// A heartbeat page made ahead.
     page: Option<OwnedFd>,
     process: Option<Process>,
+    /// The last process ended with exit code 0.
+    ended_well: bool,
 }
 
 #[derive(Debug)]
@@ -133,6 +141,8 @@ struct Process {
     generation: u32,
     pid: i32,
     pidfd: OwnedFd,
+    /// Another process of its own that is the main one.
+    main: Option<OwnedFd>,
     killing: Option<Killing>,
     output: Arc<[OwnedFd; 2]>,
     groups: Arc<(Group, Group)>,
@@ -283,7 +293,14 @@ impl Launcher {
                 if let Some(process) = self.process(slot, generation)
                     && let Some(setup) = &self.slots[slot].setup
                 {
-                    let _ = sys::pidfd_signal(process.pidfd.as_fd(), setup.plan.stop_signal);
+                    let main = process.main.as_ref().unwrap_or(&process.pidfd);
+                    let _ = sys::pidfd_signal(main.as_fd(), setup.plan.stop_signal);
+                }
+            }
+            Order::Main { slot, generation, pidfd } => {
+                let place = self.slots.get_mut(slot).and_then(|s| s.process.as_mut());
+                if let Some(process) = place.filter(|p| p.generation == generation) {
+                    process.main = Some(pidfd);
                 }
             }
             Order::Kill { slot, generation } => self.kill(slot, generation),
@@ -332,6 +349,12 @@ impl Launcher {
                 let words = heartbeat::header(u64::from(generation), deadline);
                 let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
                 page.write_all_at(&bytes, 0)?;
+                let checkpoints = &setup.plan.checkpoints;
+                if !checkpoints.is_empty() {
+                    let bytes: Vec<u8> = checkpoints.words().iter().flat_map(|w| w.to_le_bytes()).collect();
+                    page.write_all_at(&bytes, 8 * heartbeat::CHECKPOINTS as u64)?;
+                }
+                self.ends.traces.put(slot, generation, page.try_clone()?);
                 self.ends.table.install(slot, page.as_fd())?;
                 if setup.plan.feed.is_some() {
                     let page = OwnedFd::from(page);
@@ -386,15 +409,18 @@ impl Launcher {
                 let token = Token(slot);
                 let _ = self.poll.registry().register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE);
                 let Some(setup) = &self.slots[slot].setup else { return };
+                let (output, groups) = (Arc::clone(&setup.output), Arc::clone(&setup.groups));
+                let names_main = matches!(setup.plan.feed, Some(Feed::Notify(_))) && !setup.plan.is_stage;
                 if setup.plan.feed.is_some() {
                     // Room was there for the page, which the adapters thread takes out first.
-                    let _ = self.ends.attach.push(Attach::Process { slot, generation, pid });
+                    let groups = Arc::clone(&groups);
+                    let _ = self.ends.attach.push(Attach::Process { slot, generation, pid, names_main, groups });
                     self.ends.wake_adapters.wake();
                 }
-                let (output, groups) = (Arc::clone(&setup.output), Arc::clone(&setup.groups));
-                self.slots[slot].process = Some(Process { generation, pid, pidfd, killing: None, output, groups });
+                let process = Process { generation, pid, pidfd, main: None, killing: None, output, groups };
+                self.slots[slot].process = Some(process);
                 let pid = pid.unsigned_abs();
-                self.answer(Answer::Spawned { slot, generation, pid, pidfd: for_watch, report });
+                self.answer(Answer::Spawned { slot, generation, pid, pidfd: for_watch, report, names_main });
             }
             (Ok((pid, pidfd, _)), Some((job, timeout))) => {
                 let token = Token(self.slots.len());
@@ -470,7 +496,9 @@ impl Launcher {
             return;
         }
         if let Some(process) = &mut self.slots[slot].process {
-            let _ = sys::pidfd_signal(process.pidfd.as_fd(), libc::SIGKILL);
+            for pidfd in [Some(&process.pidfd), process.main.as_ref()].into_iter().flatten() {
+                let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+            }
             // The process is not reaped, so its number is still taken and cannot be another group's.
             let _ = kill(Pid::from_raw(-process.pid), Signal::SIGKILL);
             // The whole cgroup only when there is more than the process itself.
@@ -494,14 +522,18 @@ impl Launcher {
 
     /// Goes as far as it can with a tree that is being killed.
     fn finish_kill(&mut self, slot: usize) {
-        let Some(process) = &mut self.slots[slot].process else { return };
+        let place = &mut self.slots[slot];
+        let Some(process) = &mut place.process else { return };
         let Some(killing) = &mut process.killing else { return };
         if killing.usage.is_none() {
             // Once more before the leader is reaped and its group's number is free.
             let _ = kill(Pid::from_raw(-process.pid), Signal::SIGKILL);
             match sys::reap(process.pidfd.as_fd()) {
                 Ok(None) => return,
-                Ok(Some((_, usage))) => killing.usage = Some(usage),
+                Ok(Some((status, usage))) => {
+                    place.ended_well = status == ExitStatus::Code(0);
+                    killing.usage = Some(usage);
+                }
                 Err(_) => killing.usage = Some(Usage::default()),
             }
         }
@@ -548,7 +580,12 @@ impl Launcher {
 
     fn run_job(&mut self, slot: usize, generation: u32, job: Job) {
         let plan = self.slots[slot].setup.as_ref().and_then(|s| s.plan.jobs.get(&(job as u8))).cloned();
+        // A service that was stopped in order has run its stop script itself.
+        let is_stopped = job == Job::AfterStop
+            && self.slots[slot].ended_well
+            && self.slots[slot].setup.as_ref().is_some_and(|setup| setup.plan.stops_itself);
         match plan {
+            _ if is_stopped => self.job_ended(slot, generation, Some(job), JobResult::Good),
             Some(plan) => self.start_job(slot, generation, Some(job), &plan),
             None => self.job_ended(slot, generation, Some(job), JobResult::Good),
         }
@@ -623,6 +660,7 @@ impl Launcher {
                 (_, _, ExitStatus::Code(0)) => JobResult::Good,
                 (_, _, ExitStatus::Code(code)) => JobResult::Code(code),
                 (_, _, ExitStatus::Signal(signal, _)) => JobResult::Signal(signal),
+                (_, _, ExitStatus::Unknown) => JobResult::Signal(libc::SIGKILL),
             };
             if let Some(ended) = self.jobs.remove(&tag)
                 && !ended.cancelled
@@ -676,7 +714,8 @@ fn end_job(running: &Running) {
     let _ = kill(Pid::from_raw(-running.pid), Signal::SIGKILL);
 }
 
-/// What the way to exec reported, if it failed: step and error number. Reads without waiting.
+/// What the way to exec reported, if it failed: step and error number; of a stage that has found its main process: 0 and
+/// that process. Reads without waiting.
 ///
 /// # Real time
 /// One system call.

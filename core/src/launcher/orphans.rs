@@ -39,8 +39,8 @@ pub(super) fn reap(known: &[i32]) {
     }
 }
 
-/// The daemon's children, by /proc (needs CONFIG_PROC_CHILDREN, as on Debian and Raspberry Pi OS).
-fn adopted() -> Vec<i32> {
+/// The children of this process, by /proc (needs CONFIG_PROC_CHILDREN, as on Debian and Raspberry Pi OS).
+pub(crate) fn adopted() -> Vec<i32> {
     let mut found = Vec::new();
     for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
@@ -49,8 +49,50 @@ fn adopted() -> Vec<i32> {
     found
 }
 
+/// Generations of parents that are asked.
+const MAX_DEPTH: usize = 32;
+
+/// Whether `pid` is a descendant of `ancestor`; `None` when it has ended.
+pub(crate) fn descends(pid: i32, ancestor: i32) -> Option<bool> {
+    let mut at = pid;
+    for depth in 0..MAX_DEPTH {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{at}/stat")) else {
+            return if depth == 0 { None } else { Some(false) };
+        };
+        // The name in parentheses may hold anything; the parent is the second field after it.
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<i32>().ok())?;
+        if parent == ancestor {
+            return Some(true);
+        }
+        if parent <= 1 {
+            return Some(false);
+        }
+        at = parent;
+    }
+    Some(false)
+}
+
+/// Whether a process became the daemon's own child after it was started for the instance `name`.
+pub(crate) fn is_adopted(pid: i32, name: &str) -> bool {
+    adopted().contains(&pid) && belongs_to(pid, name)
+}
+
 fn belongs_to(pid: i32, name: &str) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let wanted = format!("MULTUS_NAME={name}");
     environment.split(|b| *b == 0).any(|variable| variable == wanted.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parentage_is_told_from_proc() {
+        let own = std::process::id() as i32;
+        let parent = nix::unistd::getppid().as_raw();
+        assert_eq!(descends(own, parent), Some(true));
+        assert_eq!(descends(parent, own), Some(false));
+        assert_eq!(descends(i32::MAX, own), None);
+    }
 }

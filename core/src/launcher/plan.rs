@@ -2,15 +2,17 @@
 //! fail (users, programs, paths) is settled before it matters.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use multus_contract::config::{ChildConfig, Method, NO_DEADLINE, Probe};
+use multus_contract::config::{ChildConfig, Method, NO_DEADLINE, NotifySocket, Probe};
 use multus_contract::dirs::Dirs;
 use multus_supervisor::Job;
 use serde::{Deserialize, Serialize};
 
 use crate::probe;
+use crate::stage::{self, Script, Stage};
 
 /// The descriptor under which a child finds its heartbeat page.
 pub const HEARTBEAT_FD: i32 = 3;
@@ -42,6 +44,8 @@ pub struct Program {
     pub limits: Vec<(u32, u64)>,
     /// cgroup.procs files of version 1 that it must join before it is executed.
     pub join: Vec<PathBuf>,
+    /// It is a stage: the pipe for a failed start stays open for it.
+    pub is_stage: bool,
 }
 
 /// Who a process is.
@@ -75,14 +79,30 @@ pub enum Step {
     Execute = 7,
     /// The file is there, but the interpreter it names is not.
     Interpreter = 8,
+    /// There is no PID file, or an empty one, and the time for the start is over.
+    PidFileMissing = 9,
+    /// The PID file holds something else than a process id.
+    PidFileText = 10,
+    /// It names a process that is none of this child; in place of the error number: which.
+    PidFileForeign = 11,
+    /// The start command of a program with a PID file does not end.
+    Foreground = 12,
+    /// A start command or script ended with this exit code (in place of the error number): told as a crash.
+    StartEnded = 13,
+    /// It was killed by this signal: told as a crash.
+    StartKilled = 14,
 }
 
 impl Step {
     /// The step of a number.
     pub fn from_code(code: u64) -> Option<Self> {
-        use Step::{Cgroup, Execute, Identity, Interpreter, Limits, Schedule, Session, WorkingDir};
-        let all = [Session, Cgroup, Limits, Schedule, Identity, WorkingDir, Execute, Interpreter];
-        all.into_iter().find(|s| *s as u64 == code)
+        use Step::{
+            Cgroup, Execute, Foreground, Identity, Interpreter, Limits, PidFileForeign, PidFileMissing, PidFileText,
+            Schedule, Session, StartEnded, StartKilled, WorkingDir,
+        };
+        let ways = [Session, Cgroup, Limits, Schedule, Identity, WorkingDir, Execute, Interpreter];
+        let stages = [PidFileMissing, PidFileText, PidFileForeign, Foreground, StartEnded, StartKilled];
+        ways.into_iter().chain(stages).find(|s| *s as u64 == code)
     }
 }
 
@@ -98,12 +118,31 @@ pub struct JobPlan {
 /// Where the adapters thread learns that a child is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Feed {
-    /// A datagram socket at this path, for sd_notify(3).
-    Notify(PathBuf),
+    /// A datagram socket for sd_notify(3).
+    Notify(NotifyAddress),
     /// This TCP port on localhost.
     ControlPort(u16),
     /// A change of this file, which is looked for so often.
     File(PathBuf, Duration),
+}
+
+/// Where the notify socket of an instance is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotifyAddress {
+    /// In the file system.
+    Path(PathBuf),
+    /// In the abstract namespace.
+    Abstract(String),
+}
+
+impl fmt::Display for NotifyAddress {
+    /// As in `NOTIFY_SOCKET`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Abstract(name) => write!(f, "@{name}"),
+        }
+    }
 }
 
 /// Everything about one slot that the launcher needs.
@@ -115,10 +154,16 @@ pub struct SlotPlan {
     pub program: Vec<u8>,
     /// Whether it has a heartbeat page, and with which deadline in ns.
     pub heartbeat: Option<u64>,
+    /// The checkpoints that are laid out in that page.
+    pub checkpoints: multus_ipc::checkpoint::Plan,
     /// Where the adapters thread, which then writes that page, learns of beats; `None`: the child writes it itself.
     pub feed: Option<Feed>,
     /// What asks it to stop.
     pub stop_signal: i32,
+    /// What is started is a stage, which finds the main process by itself.
+    pub is_stage: bool,
+    /// It runs its stop script itself when it is asked to stop: the job after the stop is for all other ways to end.
+    pub stops_itself: bool,
     /// Its other commands, by number of the job.
     pub jobs: BTreeMap<u8, JobPlan>,
     /// What runs when the daemon ends.
@@ -145,7 +190,12 @@ pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: b
         }
     };
     add(Job::SafeState, job(&child.safe_state.command, "safe-state", child.safe_state.timeout));
-    add(Job::AfterStop, job(&hooks.after_stop, "after-stop", hooks.timeout));
+    // A stop script acts as the start script did, which is the main program.
+    let stop_script = child.service.as_ref().map(|service| {
+        let program = helper_program(&main, &service.stop, "stop", main.identity.clone());
+        JobPlan { program: encode(&program), timeout: child.stop.timeout }
+    });
+    add(Job::AfterStop, stop_script.or_else(|| job(&hooks.after_stop, "after-stop", hooks.timeout)));
     add(Job::AfterStart, job(&hooks.after_start, "after-start", hooks.timeout));
     let periodic = hooks.periodic.as_ref().map(|p| p.command.clone());
     add(Job::Periodic, job(&periodic, "periodic", hooks.timeout));
@@ -163,8 +213,11 @@ pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: b
             Method::None => None,
             _ => Some(multus_ipc::time::duration_ns(child.heartbeat.deadline)),
         },
+        checkpoints: crate::policy::checkpoints(child),
         feed: feed(child, instance, dirs),
         stop_signal: child.stop.signal,
+        is_stage: main.is_stage,
+        stops_itself: child.service.is_some(),
         on_daemon_exit: job(&hooks.on_daemon_exit, "on-daemon-exit", hooks.timeout),
         jobs,
         cgroup_limits: (child.limits.memory, child.limits.processes),
@@ -176,7 +229,7 @@ pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: b
 /// Where the adapters thread learns of the beats of an instance.
 pub fn feed(child: &ChildConfig, instance: u16, dirs: &Dirs) -> Option<Feed> {
     match child.heartbeat.method {
-        Method::Notify => Some(Feed::Notify(notify_path(dirs, &child.instance_name(instance)))),
+        Method::Notify => Some(Feed::Notify(notify_address(child, &child.instance_name(instance), dirs))),
         Method::ControlPort => child.control_port(instance).map(Feed::ControlPort),
         Method::File => {
             let often = (child.heartbeat.deadline / 4).clamp(FILE_LOOK.0, FILE_LOOK.1);
@@ -190,9 +243,13 @@ pub fn feed(child: &ChildConfig, instance: u16, dirs: &Dirs) -> Option<Feed> {
 /// beats late, what is shorter than the tick that file systems stamp with finds no more of them.
 const FILE_LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
 
-/// Where the notify socket of an instance lies.
-fn notify_path(dirs: &Dirs, name: &str) -> PathBuf {
-    dirs.runtime.join("notify").join(name)
+/// Where the notify socket of an instance is.
+fn notify_address(child: &ChildConfig, name: &str, dirs: &Dirs) -> NotifyAddress {
+    match child.heartbeat.notify_socket {
+        NotifySocket::Path => NotifyAddress::Path(dirs.runtime.join("notify").join(name)),
+        // Every daemon has its own; the number of its process tells them apart.
+        NotifySocket::Abstract => NotifyAddress::Abstract(format!("multusd/{}/{name}", std::process::id())),
+    }
 }
 
 /// Adds cgroup.procs files that the main program has to join by itself.
@@ -227,7 +284,7 @@ fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, lim
         }
         Method::Notify => {
             // As systemd does; WATCHDOG_PID is set by the spawner, who knows the number.
-            environment.insert("NOTIFY_SOCKET".into(), notify_path(dirs, name).display().to_string());
+            environment.insert("NOTIFY_SOCKET".into(), notify_address(child, name, dirs).to_string());
             if child.heartbeat.deadline != NO_DEADLINE {
                 environment.insert("WATCHDOG_USEC".into(), child.heartbeat.deadline.as_micros().to_string());
             }
@@ -266,9 +323,18 @@ fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, lim
         limit(libc::RLIMIT_AS, child.limits.memory);
         limit(libc::RLIMIT_NPROC, child.limits.processes);
     }
+    let path = environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+    let (paths, arguments) = match stage(child, instance, path) {
+        None => (child.command.first().map(|c| candidates(c, path)).unwrap_or_default(), child.command.clone()),
+        Some(stage) => {
+            let what = serde_json::to_string(&stage).unwrap_or_default();
+            (own_program(), vec!["multusd".to_owned(), stage::ARGUMENT.to_owned(), what])
+        }
+    };
     Program {
-        paths: candidates(&child.command[0], environment.get("PATH").map_or(DEFAULT_PATH, String::as_str)),
-        arguments: child.command.clone(),
+        is_stage: child.service.is_some() || child.pid_file.is_some(),
+        paths,
+        arguments,
         environment: environment.iter().map(|(k, v)| format!("{k}={v}")).collect(),
         working_dir: child.working_dir.clone().unwrap_or_else(|| PathBuf::from("/")),
         umask: child.umask,
@@ -280,6 +346,27 @@ fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, lim
         limits,
         join: Vec::new(),
     }
+}
+
+/// What stands between multusd and the program, if the program is not to be its child.
+fn stage(child: &ChildConfig, instance: u16, path: &str) -> Option<Stage> {
+    let script = |command: &[String]| Script {
+        paths: command.first().map(|c| candidates(c, path)).unwrap_or_default(),
+        arguments: command.to_vec(),
+    };
+    if let Some(service) = &child.service {
+        return Some(Stage::Service {
+            start: script(&service.start),
+            stop: script(&service.stop),
+            status: script(&service.status),
+            interval: service.interval,
+            timeout: service.timeout,
+        });
+    }
+    let pid_file = child.pid_file(instance)?;
+    // A little earlier than the supervisor, who can only tell that it took too long.
+    let patience = child.heartbeat.startup - (child.heartbeat.startup / 8).min(Duration::from_millis(500));
+    Some(Stage::Follow { start: script(&child.command), pid_file, patience })
 }
 
 /// Variables of the main program that its commands do not get.
@@ -298,18 +385,22 @@ fn helper_program(main: &Program, command: &[String], word: &str, identity: Opti
         working_dir: main.working_dir.clone(),
         umask: main.umask,
         identity,
-        no_new_privileges: word == "check" && main.no_new_privileges,
+        no_new_privileges: matches!(word, "check" | "stop") && main.no_new_privileges,
         ..Program::default()
     }
 }
 
-/// multusd itself, as the one who asks. In the process that is to become it, /proc/self/exe is multusd already, and can be
-/// executed even by a user who may not search the directory that it is in, or after its file was replaced.
+/// multusd itself. In the process that is to become it, /proc/self/exe is multusd already, and can be executed even by a
+/// user who may not search the directory that it is in, or after its file was replaced.
+fn own_program() -> Vec<PathBuf> {
+    ["/proc/self/exe".into()].into_iter().chain(std::env::current_exe().ok()).collect()
+}
+
+/// multusd itself, as the one who asks.
 fn probe_program(main: &Program, probe: &Probe) -> Program {
     let mut command = vec!["multusd".to_owned(), probe::ARGUMENT.to_owned()];
     command.extend(probe::arguments(probe));
-    let paths = ["/proc/self/exe".into()].into_iter().chain(std::env::current_exe().ok()).collect();
-    Program { paths, ..helper_program(main, &command, "check", main.identity.clone()) }
+    Program { paths: own_program(), ..helper_program(main, &command, "check", main.identity.clone()) }
 }
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

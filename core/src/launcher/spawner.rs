@@ -27,6 +27,7 @@ use nix::sys::socket::{
 use nix::unistd::{Gid, Uid};
 
 use super::plan::{HEARTBEAT_FD, Program, Step};
+use crate::stage;
 use crate::sys::{self, Side};
 
 /// The hidden first argument that makes multusd be the spawner.
@@ -309,8 +310,7 @@ fn try_prepare(
     if nix::unistd::getppid().as_raw() != daemon {
         sys::exit_now(127);
     }
-    let _ = report;
-    Err(execute(&program))
+    Err(execute(&program, report))
 }
 
 fn descriptors(output: [&OwnedFd; 2], heartbeat: Option<&OwnedFd>) -> Result<(), Errno> {
@@ -379,13 +379,20 @@ fn identity(program: &Program) -> Result<(), Errno> {
 }
 
 /// Executes the first path that is there; why not, if it returns.
-fn execute(program: &Program) -> (Step, Errno) {
+fn execute(program: &Program, report: &OwnedFd) -> (Step, Errno) {
     let texts = |list: &[String]| -> Vec<CString> {
         list.iter().filter_map(|text| CString::new(text.as_bytes()).ok()).collect()
     };
     let (arguments, mut environment) = (texts(&program.arguments), texts(&program.environment));
     if program.environment.iter().any(|variable| variable.starts_with("WATCHDOG_USEC=")) {
         environment.extend(CString::new(format!("WATCHDOG_PID={}", std::process::id())));
+    }
+    if program.is_stage {
+        // The stage goes on reporting how the start goes.
+        if let Err(errno) = nix::fcntl::fcntl(report, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())) {
+            return (Step::Session, errno);
+        }
+        environment.extend(CString::new(format!("{}={}", stage::REPORT_VARIABLE, report.as_raw_fd())));
     }
     let mut failure = (Step::Execute, Errno::ENOENT);
     for path in &program.paths {

@@ -20,8 +20,8 @@ pub struct Usage {
     pub max_rss_kib: u64,
 }
 
-/// A descriptor for a process. The process must be a child of ours that nobody has reaped, so that the number cannot
-/// belong to somebody else.
+/// A descriptor for a process. Either it is a child of ours that nobody has reaped, so that the number cannot belong to
+/// somebody else; or whose it is has to be found out after this call, while [`has_ended`] says no.
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1; it touches no memory of ours.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
@@ -46,18 +46,39 @@ pub fn exit_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     Ok(wait(pidfd, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?.map(|(status, _)| status))
 }
 
+/// Whether the process has ended, also when it is no child of ours.
+///
+/// # Real time
+/// One system call that does not block.
+pub fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut fds = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
+    nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Reaps any child of this process that has ended; `None` when there is none.
+///
+/// # Errors
+/// `ECHILD` without any child.
+pub fn reap_any() -> io::Result<Option<(i32, ExitStatus)>> {
+    Ok(wait_for(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG)?.map(|(pid, status, _)| (pid, status)))
+}
+
 /// Reaps the process; `None` while it lives.
 pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<(ExitStatus, Usage)>> {
     wait(pidfd, libc::WEXITED | libc::WNOHANG)
 }
 
 fn wait(pidfd: BorrowedFd<'_>, options: i32) -> io::Result<Option<(ExitStatus, Usage)>> {
+    Ok(wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), options)?.map(|(_, status, usage)| (status, usage)))
+}
+
+fn wait_for(kind: libc::idtype_t, id: i32, options: i32) -> io::Result<Option<(i32, ExitStatus, Usage)>> {
     // SAFETY: both are plain structures for which all-zero is a valid value.
     let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
     // The system call has a fifth argument that the C library's waitid does not offer: the resource usage.
     // SAFETY: `info` and `usage` are valid and writable for the call.
     check(unsafe {
-        libc::syscall(libc::SYS_waitid, libc::P_PIDFD, pidfd.as_raw_fd(), &raw mut info, options, &raw mut usage)
+        libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, options, &raw mut usage)
     })?;
     // SAFETY: waitid fills these fields (or leaves the zeros when there was nothing to report).
     let (pid, code, status) = unsafe { (info.si_pid(), info.si_code, info.si_status()) };
@@ -78,7 +99,7 @@ fn wait(pidfd: BorrowedFd<'_>, options: i32) -> io::Result<Option<(ExitStatus, U
         system: time(usage.ru_stime),
         max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
     };
-    Ok(Some((status, usage)))
+    Ok(Some((pid, status, usage)))
 }
 
 /// Which side of [`fork_into`] this is.
@@ -157,6 +178,17 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     // SAFETY: three integers.
     check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, CLOSE_RANGE_CLOEXEC) })?;
     Ok(())
+}
+
+/// A descriptor that this process was started with and that nothing else owns, from now on not for those it starts;
+/// `None` when there is none of that number.
+pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: fcntl with integers touches no memory and refuses what is no descriptor.
+    if fd <= 2 || unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, as was just seen; whoever calls this was told its number by who left it open for that.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Closes a descriptor that was received and is owned by nobody.

@@ -26,6 +26,7 @@ use multus_ipc::words::EventKind;
 use multus_ipc::{MonoNs, event_ring, force, histogram, status};
 use multus_supervisor::{Command, Event, List, Policy, Refusal, Settings, Supervisor, World as _};
 
+use crate::adapters::{Report, What};
 use crate::evidence;
 use crate::launcher::{Answer, Order};
 use crate::sys;
@@ -65,6 +66,8 @@ pub enum Ask {
     Settings(Settings),
     /// The configuration was read again: children added or changed, removed, left as they were because of errors.
     Reloaded { changed: u64, removed: u64, refused: u64 },
+    /// The machine is to be started anew in so many ns; `None`: no longer.
+    Reboot(Option<u64>),
     /// Stop everything and end.
     Shutdown,
 }
@@ -127,6 +130,10 @@ pub struct Parts {
     pub replies: rtrb::Producer<Reply>,
     /// From the adapters thread.
     pub reports: rtrb::Consumer<crate::adapters::Report>,
+    /// Asks the adapters thread to listen.
+    pub attention: Arc<crate::adapters::Attention>,
+    /// Wakes the adapters thread.
+    pub wake_adapters: Arc<Wake>,
     /// To and from the evidence thread, and its spares.
     pub evidence: Vec<evidence::WatchEnd>,
     /// Wakes this thread.
@@ -200,6 +207,8 @@ impl Watch {
             force::Writer::new(parts.force),
             world::Outlets {
                 orders: parts.orders,
+                attention: parts.attention,
+                wake_adapters: parts.wake_adapters,
                 replies: parts.replies,
                 evidence: parts.evidence,
                 wake_launcher: parts.wake_launcher,
@@ -265,11 +274,7 @@ impl Watch {
                         }
                     }
                     Source::Wake => self.wake.drain(),
-                    Source::Exec { slot, generation } => {
-                        if let Some(event) = self.world.exec_report(slot, generation, &self.poll) {
-                            self.supervisor.handle(event, now, &mut self.world);
-                        }
-                    }
+                    Source::Exec { slot, generation } => self.exec_event(slot, generation, now),
                     Source::Exit { slot, generation } => self.process_event(slot, generation, now),
                 }
             }
@@ -290,8 +295,18 @@ impl Watch {
     fn turn(&mut self, now: MonoNs) {
         self.take_answers(now);
         self.take_requests(now);
-        while let Ok(crate::adapters::Report { slot, generation, told }) = self.reports.pop() {
-            self.supervisor.handle(Event::Told { slot, generation, told }, now, &mut self.world);
+        let heard = self.world.heard();
+        while let Ok(Report { slot, generation, what }) = self.reports.pop() {
+            let event = match what {
+                What::Told(told) => Some(Event::Told { slot, generation, told }),
+                What::Main(main) => self.world.adopt_main(slot, generation, main, &self.poll),
+            };
+            if let Some(event) = event {
+                self.supervisor.handle(event, now, &mut self.world);
+            }
+        }
+        while let Some((slot, generation)) = self.world.no_longer_held(heard, now) {
+            self.process_event(slot, generation, now);
         }
         while let Some(found) = self.world.evidence() {
             let (slot, generation) = (found.slot, found.generation);
@@ -310,8 +325,8 @@ impl Watch {
     fn take_answers(&mut self, now: MonoNs) {
         while let Ok(answer) = self.answers.pop() {
             let event = match answer {
-                Answer::Spawned { slot, generation, pid, pidfd, report } => {
-                    self.world.adopt(slot, generation, pidfd, report, &self.poll);
+                Answer::Spawned { slot, generation, pid, pidfd, report, names_main } => {
+                    self.world.adopt((slot, generation), pidfd, report, names_main, &self.poll);
                     Event::Spawned { slot, generation, pid }
                 }
                 Answer::SpawnFailed { slot, generation, errno } => Event::SpawnFailed { slot, generation, errno },
@@ -355,6 +370,14 @@ impl Watch {
                     world.record(None, EventKind::Reloaded, [changed, removed, refused, 0]);
                     Ok(())
                 }
+                Ask::Reboot(Some(ns)) => {
+                    world.record(None, EventKind::RebootScheduled, [ns, 0, 0, 0]);
+                    Ok(())
+                }
+                Ask::Reboot(None) => {
+                    world.record(None, EventKind::RebootCancelled, [0; 4]);
+                    Ok(())
+                }
                 Ask::Shutdown => {
                     self.daemon.stopping = true;
                     self.supervisor.handle(Event::Shutdown, now, world);
@@ -369,11 +392,17 @@ impl Watch {
 
     fn process_event(&mut self, slot: usize, generation: u32, now: MonoNs) {
         // The report of a failed exec was written before the process ended: first things first.
-        if let Some(event) = self.world.exec_report(slot, generation, &self.poll) {
-            self.supervisor.handle(event, now, &mut self.world);
-        }
+        self.exec_event(slot, generation, now);
         if let Some(status) = self.world.exit_status(slot, generation) {
             self.supervisor.handle(Event::Exited { slot, generation, status }, now, &mut self.world);
+        }
+    }
+
+    fn exec_event(&mut self, slot: usize, generation: u32, now: MonoNs) {
+        if let Some((event, main)) = self.world.exec_report(slot, generation, &self.poll) {
+            for event in main.into_iter().chain([event]) {
+                self.supervisor.handle(event, now, &mut self.world);
+            }
         }
     }
 

@@ -14,9 +14,11 @@ pub(super) struct SlotView {
     pub(super) outputs: usize,
     pub(super) watched: bool,
     pub(super) evidence: Text<24>,
-    pub(super) fault_lane: Text<4>,
+    pub(super) fault_about: Text<8>,
     pub(super) fault_unix: u64,
     pub(super) fault_last_beat: u64,
+    /// What evidence would be about: when the fault was detected; 0 for a warning.
+    pub(super) evidence_about: u64,
     pub(super) interval_ns: [u64; 3],
 }
 
@@ -37,6 +39,7 @@ impl SlotView {
         self.evidence = Text::EMPTY;
         self.fault_unix = unix;
         self.fault_last_beat = fault.times.last_beat;
+        self.evidence_about = fault.times.detected;
     }
 
     /// The record for the status page.
@@ -78,8 +81,8 @@ impl SlotView {
             fault_args: fault.map_or([0; 4], |f| f.args),
             fault_unix: self.fault_unix,
             fault_times: fault.map_or(FaultTimes::default(), |f| f.times),
-            evidence: self.evidence,
-            fault_lane: self.fault_lane,
+            evidence: self.evidence.resized(),
+            fault_about: self.fault_about,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
@@ -12,13 +13,15 @@ use multus_ipc::status::{self, DaemonRecord};
 use multus_ipc::text::{Name, Text};
 use multus_ipc::time::unix_ns;
 use multus_ipc::words::{EventKind, FaultKind};
-use multus_ipc::{MonoNs, force, histogram};
-use multus_supervisor::{Child, Event, ExitStatus, Job, State, Supervisor, World};
+use multus_ipc::{MonoNs, checkpoint, force, histogram};
+use multus_supervisor::{Child, Event, ExitStatus, Job, State, Supervisor, Told, World};
 
 use super::publish::SlotView;
 use super::source::{Source, short};
 use super::{MAX_OUTPUTS, Output, Reply};
 use crate::evidence;
+use crate::adapters::{Attention, Main};
+use crate::launcher::plan::Step;
 use crate::launcher::{Order, exec_failure};
 use crate::sys::{self, Usage};
 use crate::wake::Wake;
@@ -27,6 +30,8 @@ use crate::wake::Wake;
 #[derive(Debug)]
 pub(super) struct Outlets {
     pub(super) orders: rtrb::Producer<Order>,
+    pub(super) attention: Arc<Attention>,
+    pub(super) wake_adapters: Arc<Wake>,
     pub(super) replies: rtrb::Producer<Reply>,
     pub(super) evidence: Vec<evidence::WatchEnd>,
     pub(super) wake_launcher: Arc<Wake>,
@@ -53,6 +58,8 @@ pub(super) struct Real {
     evidence_has_work: bool,
     told: bool,
     recorded: bool,
+    /// Some process has ended that may have named another one before.
+    any_held: bool,
     finished: bool,
 }
 
@@ -63,7 +70,26 @@ struct Process {
     report: Option<OwnedFd>,
     /// The poll did not take it (a limit of the system): it is asked at every tick instead.
     unpolled: bool,
+    /// It may name another process as its main process.
+    names_main: bool,
+    /// Which it did.
+    main: Option<OwnedFd>,
+    held: Held,
 }
+
+/// Whether the end of a process waits for what it may have said before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// It has not ended well.
+    No,
+    /// Until this request for attention was heard, or this time.
+    Until(u64, MonoNs),
+    /// That is over.
+    Over,
+}
+
+/// So long at most; the adapters thread answers within microseconds.
+const HELD_AT_MOST: Duration = Duration::from_secs(1);
 
 impl Real {
     pub(super) fn new(
@@ -90,6 +116,7 @@ impl Real {
             evidence_has_work: false,
             told: false,
             recorded: false,
+            any_held: false,
             finished: false,
         }
     }
@@ -106,28 +133,52 @@ impl Real {
     // ---- processes ------------------------------------------------------------------------------------------------
 
     /// Watches a new process and its way to exec.
-    pub(super) fn adopt(&mut self, slot: usize, generation: u32, pidfd: OwnedFd, report: OwnedFd, poll: &Poll) {
+    pub(super) fn adopt(
+        &mut self,
+        (slot, generation): (usize, u32),
+        pidfd: OwnedFd,
+        report: OwnedFd,
+        names_main: bool,
+        poll: &Poll,
+    ) {
         let generation = short(generation);
         let registry = poll.registry();
         let exec = Source::Exec { slot, generation }.token();
         let exit = Source::Exit { slot, generation }.token();
         let polled = registry.register(&mut SourceFd(&report.as_raw_fd()), exec, Interest::READABLE).is_ok()
             & registry.register(&mut SourceFd(&pidfd.as_raw_fd()), exit, Interest::READABLE).is_ok();
-        self.processes[slot] = Some(Process { generation, pidfd, report: Some(report), unpolled: !polled });
+        let (report, unpolled) = (Some(report), !polled);
+        let (main, held) = (None, Held::No);
+        self.processes[slot] = Some(Process { generation, pidfd, report, unpolled, names_main, main, held });
+    }
+
+    /// Watches another process as the main one of a slot, from now on.
+    pub(super) fn adopt_main(&mut self, slot: usize, generation: u32, main: Main, poll: &Poll) -> Option<Event> {
+        let process = self.processes[slot].as_mut().filter(|p| p.generation == short(generation))?;
+        let exit = Source::Exit { slot, generation: process.generation }.token();
+        let polled = poll.registry().register(&mut SourceFd(&main.pidfd.as_raw_fd()), exit, Interest::READABLE);
+        process.unpolled |= polled.is_err();
+        if let Some(before) = process.main.replace(main.pidfd) {
+            let _ = poll.registry().deregister(&mut SourceFd(&before.as_raw_fd()));
+        }
+        process.held = Held::No;
+        self.order(Order::Main { slot, generation, pidfd: main.for_launcher });
+        Some(Event::Told { slot, generation, told: Told::Main(main.pid.unsigned_abs()) })
     }
 
     /// Nothing is left of a process.
     pub(super) fn abandon(&mut self, slot: usize, generation: u32, poll: &Poll) {
         if let Some(process) = self.processes[slot].take_if(|p| p.generation == short(generation)) {
             let _ = poll.registry().deregister(&mut SourceFd(&process.pidfd.as_raw_fd()));
-            if let Some(report) = process.report {
-                let _ = poll.registry().deregister(&mut SourceFd(&report.as_raw_fd()));
+            for other in [process.report, process.main].into_iter().flatten() {
+                let _ = poll.registry().deregister(&mut SourceFd(&other.as_raw_fd()));
             }
         }
     }
 
-    /// What became of exec; `None` when that is not decided yet, or was told before.
-    pub(super) fn exec_report(&mut self, slot: usize, generation: u32, poll: &Poll) -> Option<Event> {
+    /// What became of exec, and the main process that a stage found; `None` when that is not decided yet, or was told
+    /// before.
+    pub(super) fn exec_report(&mut self, slot: usize, generation: u32, poll: &Poll) -> Option<(Event, Option<Event>)> {
         let process = self.processes[slot].as_mut().filter(|p| p.generation == generation)?;
         let report = process.report.as_ref()?;
         let failure = exec_failure(report);
@@ -137,16 +188,64 @@ impl Real {
         let _ = poll.registry().deregister(&mut SourceFd(&report.as_raw_fd()));
         process.report = None;
         let generation = self.slots[slot].generation;
+        let exited = |status| (Event::Exited { slot, generation, status }, None);
+        let executed = Event::Executed { slot, generation };
         Some(match failure {
-            Some((step, errno)) => Event::ExecFailed { slot, generation, step, errno },
-            None => Event::Executed { slot, generation },
+            None | Some((0, ..=0)) => (executed, None),
+            Some((0, pid)) => {
+                (executed, Some(Event::Told { slot, generation, told: Told::Main(pid.unsigned_abs()) }))
+            }
+            Some((step, code)) if step == Step::StartEnded as u8 => exited(ExitStatus::Code(code)),
+            Some((step, signal)) if step == Step::StartKilled as u8 => exited(ExitStatus::Signal(signal, false)),
+            Some((step, errno)) => (Event::ExecFailed { slot, generation, step, errno }, None),
         })
     }
 
-    /// How a process ended; `None` while it lives.
-    pub(super) fn exit_status(&self, slot: usize, generation: u32) -> Option<ExitStatus> {
-        let process = self.processes[slot].as_ref().filter(|p| p.generation == generation)?;
-        sys::exit_status(process.pidfd.as_fd()).ok().flatten()
+    /// How a process ended; `None` while it lives, or the main process that it named.
+    pub(super) fn exit_status(&mut self, slot: usize, generation: u32) -> Option<ExitStatus> {
+        let process = self.processes[slot].as_mut().filter(|p| p.generation == generation)?;
+        if let Some(main) = process.main.as_ref().filter(|main| sys::has_ended(main.as_fd())) {
+            return Some(sys::exit_status(main.as_fd()).ok().flatten().unwrap_or(ExitStatus::Unknown));
+        }
+        let status = sys::exit_status(process.pidfd.as_fd()).ok().flatten()?;
+        if status != ExitStatus::Code(0) || !process.names_main {
+            return Some(status);
+        }
+        // Whoever goes to the background names its main process and ends well: that is no crash.
+        match process.held {
+            _ if process.main.is_some() => None,
+            Held::Over => Some(status),
+            Held::Until(..) => None,
+            Held::No => {
+                process.held = Held::Until(self.out.attention.ask(), MonoNs::now().after(HELD_AT_MOST));
+                self.any_held = true;
+                self.out.wake_adapters.wake();
+                None
+            }
+        }
+    }
+
+    /// What was heard of the attention that was asked for. Before the reports are taken out.
+    pub(super) fn heard(&self) -> u64 {
+        self.out.attention.heard()
+    }
+
+    /// The generation of a process whose end need not wait any longer. After the reports were taken out.
+    pub(super) fn no_longer_held(&mut self, heard: u64, now: MonoNs) -> Option<(usize, u32)> {
+        if !self.any_held {
+            return None;
+        }
+        for (slot, process) in self.processes.iter_mut().enumerate() {
+            let Some(process) = process else { continue };
+            if let Held::Until(number, until) = process.held
+                && (heard >= number || now >= until)
+            {
+                process.held = Held::Over;
+                return Some((slot, process.generation));
+            }
+        }
+        self.any_held = self.processes.iter().flatten().any(|p| matches!(p.held, Held::Until(..)));
+        None
     }
 
     /// The generation of a process that the poll does not watch.
@@ -299,17 +398,28 @@ impl Real {
         self.recorded = true;
     }
 
-    /// The name of the lane that an event is about, when it is a further one.
-    fn lane_of(&self, slot: usize, child: &Child, kind: EventKind, args: [u64; 4]) -> Text<4> {
-        let about = match kind {
-            EventKind::Warned => true,
-            EventKind::Fault => child
-                .fault()
-                .is_some_and(|f| matches!(f.kind, FaultKind::Hang | FaultKind::Runaway | FaultKind::CorruptHeartbeat)),
-            _ => false,
+    /// What an event is about: the name of the lane when it is a further one, or two checkpoints.
+    fn about(&self, slot: usize, child: &Child, kind: EventKind, args: [u64; 4]) -> Text<8> {
+        let page = self.page(slot);
+        let number = |arg: u64| usize::try_from(arg).unwrap_or(usize::MAX);
+        let lane = || match number(args[2]) {
+            lane if (1..LANES).contains(&lane) => page.lane_name(lane).resized(),
+            _ => Text::EMPTY,
         };
-        match usize::try_from(args[2]) {
-            Ok(lane) if about && (1..LANES).contains(&lane) => self.page(slot).lane_name(lane),
+        match (kind, child.fault().map(|f| f.kind)) {
+            (EventKind::Warned, _) => lane(),
+            (EventKind::Fault, Some(FaultKind::Hang | FaultKind::Runaway | FaultKind::CorruptHeartbeat)) => lane(),
+            (EventKind::Fault, Some(FaultKind::CheckpointOrder)) => {
+                let name = |arg: u64| page.checkpoints().name(number(arg.wrapping_sub(1)));
+                arrow(&if args[0] == 0 { Text::new("the beginning") } else { name(args[0]) }, &name(args[1]))
+            }
+            (EventKind::Fault, Some(FaultKind::CheckpointEarly | FaultKind::CheckpointLate)) => {
+                let checkpoints = page.checkpoints();
+                match checkpoints.ends(number(args[2])) {
+                    Some((from, to)) => arrow(&checkpoints.name(from), &checkpoints.name(to)),
+                    None => Text::EMPTY,
+                }
+            }
             _ => Text::EMPTY,
         }
     }
@@ -344,6 +454,10 @@ impl World for Real {
         self.page(slot).lane_deadline_ns(lane)
     }
 
+    fn checkpoints(&self, slot: usize) -> checkpoint::Reader<'_> {
+        self.page(slot).checkpoints()
+    }
+
     fn is_ready(&self, slot: usize) -> bool {
         self.page(slot).is_ready()
     }
@@ -367,9 +481,17 @@ impl World for Real {
         self.order(Order::Spawn { slot, generation });
     }
 
-    fn collect_evidence(&mut self, slot: usize, generation: u32) {
+    fn collect_evidence(&mut self, slot: usize, generation: u32, ended: bool) {
         let view = &self.slots[slot];
-        let case = evidence::Case { slot, generation, pid: view.pid, name: view.name, last_beat: view.fault_last_beat };
+        let case = evidence::Case {
+            slot,
+            generation,
+            pid: view.pid,
+            name: view.name,
+            last_beat: view.fault_last_beat,
+            detected: view.evidence_about,
+            ended,
+        };
         let end = self.out.evidence.get_mut(self.evidence_in_use);
         if end.is_none_or(|end| end.cases.push(case).is_err()) {
             self.overflows += 1;
@@ -394,11 +516,15 @@ impl World for Real {
     }
 
     fn record(&mut self, child: Option<(usize, &Child)>, kind: EventKind, args: [u64; 4]) {
-        let lane = child.map_or(Text::EMPTY, |(slot, child)| self.lane_of(slot, child, kind, args));
+        let about = child.map_or(Text::EMPTY, |(slot, child)| self.about(slot, child, kind, args));
         let mut event = EventRecord { mono: MonoNs::now().0, unix: unix_ns(), args, ..EventRecord::new(kind) };
         if let Some((slot, child)) = child {
             let view = &mut self.slots[slot];
             view.take(child);
+            if kind == EventKind::Warned {
+                view.fault_last_beat = child.main_lane().last().0;
+                view.evidence_about = 0;
+            }
             event.name = view.name;
             event.instance = view.instance;
             event.generation = child.generation();
@@ -413,7 +539,7 @@ impl World for Real {
                 event.times = fault.times;
                 event.granted_ns = fault.granted_ns;
                 if kind == EventKind::Fault {
-                    view.fault_lane = lane;
+                    view.fault_about = about;
                     view.new_fault(fault, event.unix);
                     // A fault of a snoozed child is marked, for the text.
                     event.args[3] |= u64::from(fault.snoozed) << 63;
@@ -423,8 +549,8 @@ impl World for Real {
                 }
             }
         }
-        if !lane.is_empty() {
-            event.text = lane.resized();
+        if !about.is_empty() {
+            event.text = about.resized();
         }
         self.events.push(&event);
         self.recorded = true;
@@ -446,6 +572,10 @@ impl World for Real {
     fn finished(&mut self) {
         self.order(Order::Finish);
     }
+}
+
+fn arrow(from: &Text<4>, to: &Text<4>) -> Text<8> {
+    from.resized::<8>().then(&Text::<1>::new(" -> ")).then(to)
 }
 
 fn about_a_fault(kind: EventKind) -> bool {

@@ -5,6 +5,7 @@ use multus_ipc::heartbeat::LANES;
 use multus_ipc::status::FaultTimes;
 use multus_ipc::words::{FaultKind, StateCode};
 
+use crate::checkpoint::Tracker;
 use crate::event::{ExitStatus, Job};
 use crate::policy::{Beats, Policy};
 use crate::watch::Lane;
@@ -144,6 +145,7 @@ pub struct Child {
     pub(crate) deadline_ns: u64,
     pub(crate) lanes: [Lane; LANES],
     pub(crate) known_lanes: usize,
+    pub(crate) checkpoints: Tracker,
 }
 
 impl Child {
@@ -168,6 +170,7 @@ impl Child {
             deadline_ns: 0,
             lanes: [Lane::default(); LANES],
             known_lanes: 0,
+            checkpoints: Tracker::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What comes in, and the world that effects go out to.
 
 use multus_ipc::MonoNs;
+use multus_ipc::checkpoint;
 use multus_ipc::heartbeat::RawBeat;
 use multus_ipc::words::EventKind;
 
@@ -11,6 +12,8 @@ pub enum ExitStatus {
     Code(i32),
     /// By this signal; whether a core file was written.
     Signal(i32, bool),
+    /// It is no child of the daemon, so the system does not say how.
+    Unknown,
 }
 
 /// A command that the launcher runs for a child.
@@ -55,6 +58,8 @@ pub enum Told {
     Extend(u64),
     /// It is about to end by itself: its silence is no hang for the time that a stop may take.
     Stopping,
+    /// This process, which was proved to be one of its own, is its main process.
+    Main(u32),
     /// It beat with a byte that does not follow the one before.
     ControlByte {
         /// What would have been right, 1 to 9; 0 when any of them.
@@ -210,6 +215,8 @@ pub trait World {
     fn has_left(&self, slot: usize, lane: usize) -> bool;
     /// The deadline that the lane brought along, ns.
     fn lane_deadline_ns(&self, slot: usize, lane: usize) -> Option<u64>;
+    /// What the child says of its checkpoints.
+    fn checkpoints(&self, slot: usize) -> checkpoint::Reader<'_>;
     /// Whether the child said that it is ready.
     fn is_ready(&self, slot: usize) -> bool;
     /// Whether the page still looks like a heartbeat page.
@@ -221,8 +228,9 @@ pub trait World {
     fn release_outputs(&mut self, slot: usize);
     /// Makes a process. Answer: `Spawned` or `SpawnFailed`, then `Executed` or `ExecFailed`.
     fn spawn(&mut self, slot: usize, generation: u32);
-    /// Finds out what the processes of a child are doing. Answer: `EvidenceCollected`.
-    fn collect_evidence(&mut self, slot: usize, generation: u32);
+    /// Finds out what the processes of a child are doing. Answer: `EvidenceCollected`; none when it had `ended`, then
+    /// there only is a report to be made.
+    fn collect_evidence(&mut self, slot: usize, generation: u32, ended: bool);
     /// Sends the configured stop signal. No answer but `Exited`.
     fn ask_to_stop(&mut self, slot: usize, generation: u32);
     /// Kills the whole tree and reaps it. Answer: `Killed`, `TreeGone`.

@@ -126,6 +126,8 @@ pub struct Policy {
     pub after_start: bool,
     /// Interval of the `periodic` hook; 0 for none.
     pub periodic_ns: u64,
+    /// Its checkpoints.
+    pub checkpoints: crate::checkpoint::Checkpoints,
     /// The periodic check.
     pub check: Option<Check>,
     /// A fault while snoozed leaves the outputs alone.
@@ -151,6 +153,7 @@ impl Policy {
             after_stop_ns: 0,
             after_start: false,
             periodic_ns: 0,
+            checkpoints: crate::checkpoint::Checkpoints::default(),
             check: None,
             keep_outputs_while_snoozed: false,
             after: List::new(),

@@ -7,6 +7,7 @@ use multus_ipc::heartbeat::LANES;
 use multus_ipc::status::FaultTimes;
 use multus_ipc::words::{EventKind, FaultKind};
 
+use crate::checkpoint;
 use crate::child::{Block, Child, Fault, Phase, Start, State, Then};
 use crate::deadlines::Deadlines;
 use crate::event::{Command, Event, ExitStatus, Job, JobResult, Refusal, Told, World};
@@ -381,10 +382,18 @@ impl Supervisor {
             self.beat_fault(slot, FaultKind::Hang, args, lane, now, world);
             return self.is_running(slot);
         }
+        if !overlooked && child.policy.checkpoints.sections > 0 {
+            let what = child.policy.checkpoints;
+            if let Some(violation) = child.checkpoints.judge(world.checkpoints(slot), now, &what) {
+                let (kind, args) = describe_checkpoint(violation);
+                self.beat_fault(slot, kind, args, 0, now, world);
+                return self.is_running(slot);
+            }
+        }
         let (generation, still_overlooked) = (child.generation, silent);
         if let Some((lane, silence)) = warned {
             self.record(slot, EventKind::Warned, [silence, beats.warn_ns, lane as u64, 0], world);
-            world.collect_evidence(slot, generation);
+            world.collect_evidence(slot, generation, false);
         }
         let child = self.kid_mut(slot);
         if !still_overlooked && let State::Running { overlooked: true, check_at, periodic_at, forget_at } = child.state
@@ -409,6 +418,7 @@ impl Supervisor {
         let last = child.lanes[lane].last();
         let deadline = match (kind, child.beats()) {
             (FaultKind::Hang, _) => last.0.saturating_add(args[1]),
+            (FaultKind::CheckpointLate, _) => now.0.saturating_sub(args[0]).saturating_add(args[1]),
             _ => 0,
         };
         let times = FaultTimes { last_beat: last.0, deadline, ..FaultTimes::default() };
@@ -469,6 +479,7 @@ impl Supervisor {
                         let _ = child.lanes[lane].judge(raw, seen, &beats);
                         child.lanes[lane].grant(now, late, deadline);
                     }
+                    child.checkpoints.grant(now, late, &child.policy.checkpoints);
                     granted += 1;
                 }
                 State::Starting { until, .. } | State::Stopping { phase: Phase::Terminating(until), .. } => {
@@ -522,6 +533,13 @@ impl Supervisor {
                         early = early.min(warn_at);
                         // Whoever wakes in the last quarter of a deadline looks; see `deadlines`.
                         early = early.min(MonoNs(due.0.saturating_sub(deadline / 4)));
+                    }
+                    if child.policy.checkpoints.sections > 0 {
+                        let what = &child.policy.checkpoints;
+                        let due = child.checkpoints.due(world.checkpoints(slot), now, what);
+                        // What is overlooked stays overdue: no reason to look without a pause.
+                        let due = if due > now { due } else { MonoNs(now.0.saturating_add(LEAST_DEADLINE_NS)) };
+                        (at, early) = (at.min(due), early.min(due));
                     }
                 }
                 (early, at)
@@ -626,6 +644,7 @@ impl Supervisor {
         child.lanes = [Lane::default(); LANES];
         child.lanes[0] = Lane::new(now);
         child.known_lanes = 1;
+        child.checkpoints = checkpoint::Tracker::default();
         let until = MonoNs(now.0.saturating_add(child.policy.startup_ns));
         let generation = child.generation;
         self.enter(slot, State::Starting { phase: Start::Spawning, asked: now, until }, now, world);
@@ -724,10 +743,11 @@ impl Supervisor {
         if alive && policy.evidence_budget_ns > 0 {
             let until = MonoNs(now.0.saturating_add(policy.evidence_budget_ns));
             self.enter(slot, State::Stopping { phase: Phase::Evidence(until), then: Then::Backoff }, now, world);
-            world.collect_evidence(slot, generation);
+            world.collect_evidence(slot, generation, false);
         } else {
             self.enter(slot, State::Stopping { phase: Phase::Evidence(now), then: Then::Backoff }, now, world);
             self.kill(slot, now, world);
+            world.collect_evidence(slot, generation, true);
         }
         self.restart_dependants(slot, now, world);
     }
@@ -830,6 +850,9 @@ impl Supervisor {
                 let until = MonoNs(now.0.saturating_add(stop_ns));
                 child.lanes[..child.known_lanes].iter_mut().for_each(|lane| lane.excuse(until));
             }
+            // Without a process there is nobody whom it could stand for.
+            Told::Main(pid) if child.pid != 0 => child.pid = pid,
+            Told::Main(_) => return,
         }
         world.changed(slot);
         self.settle(slot, now, world);
@@ -852,6 +875,7 @@ impl Supervisor {
                 let args = match status {
                     ExitStatus::Code(code) => [0, u64::from(code.unsigned_abs()), 0, 0],
                     ExitStatus::Signal(signal, core) => [1, u64::from(signal.unsigned_abs()), u64::from(core), 0],
+                    ExitStatus::Unknown => [2, 0, 0, 0],
                 };
                 // What the page says now is the last beat that this process made.
                 if let Some(beats) = child.beats() {
@@ -1188,6 +1212,16 @@ fn describe(violation: Violation, lane: usize, min_interval_ns: u64) -> (FaultKi
             (FaultKind::CorruptHeartbeat, [u64::from(what as u8), value, lane as u64, 0])
         }
         Violation::Runaway(beats, ns) => (FaultKind::Runaway, [beats, ns, lane as u64, min_interval_ns]),
+    }
+}
+
+fn describe_checkpoint(violation: checkpoint::Violation) -> (FaultKind, [u64; 4]) {
+    use checkpoint::Violation::{Early, Late, Order};
+    match violation {
+        // The beginning counts as 0, the first checkpoint as 1.
+        Order(d) => (FaultKind::CheckpointOrder, [d.from.map_or(0, |f| u64::from(f) + 1), u64::from(d.to) + 1, 0, 0]),
+        Early(number, took, min) => (FaultKind::CheckpointEarly, [took, min, number as u64, 0]),
+        Late(number, took, max) => (FaultKind::CheckpointLate, [took, max, number as u64, 0]),
     }
 }
 

@@ -6,7 +6,7 @@ use multus_ipc::MonoNs;
 use multus_ipc::words::{EventKind, FaultKind, StateCode};
 use multus_supervisor::temperature::Range;
 use multus_supervisor::{Check, Command, Edge, EdgePolicy, Event, ExitStatus, Job, JobResult, Policy, Settings, Told};
-use world::{MS, Nature, S, World0};
+use world::{CheckpointPage, MS, Nature, S, World0};
 
 fn policy() -> Policy {
     Policy { stop_timeout_ns: 500 * MS, ..Policy::with_deadline(50 * MS) }
@@ -400,4 +400,53 @@ fn silence_below_the_deadline_is_told_once_and_kills_nobody() {
     w.sim.slots[0].hanging = true;
     w.advance(S);
     assert_eq!((warnings(&w), w.faults(0).len()), (2, 1), "told again in the next silence, then it is a hang");
+}
+
+#[test]
+fn checkpoints_are_supervised_beside_the_beats() {
+    use multus_ipc::checkpoint::{Plan, Writer};
+    use multus_ipc::text::Text;
+    use multus_supervisor::checkpoint::{Checkpoints, Limits};
+
+    let mut plan = Plan::default();
+    let main = plan.section("").unwrap();
+    let [read, write] = ["read", "write"].map(|name| plan.checkpoint(main, name).unwrap());
+    plan.order(read, &[write], true);
+    plan.order(write, &[read], false);
+    plan.deadline(read, write, MS, 20 * MS).unwrap();
+    let deadlines = [Limits { min_ns: MS, max_ns: 20 * MS }].into_iter().collect();
+    let policy = Policy { checkpoints: Checkpoints { sections: 1, deadlines }, ..policy() };
+    let mut w = running(&[policy]);
+    w.sim.slots[0].checkpoints = CheckpointPage::new(&plan);
+    let pass = |w: &World0, name: &str| {
+        let writer = Writer::new(&w.sim.slots[0].checkpoints.0);
+        writer.pass(writer.find(&Text::EMPTY, name).unwrap(), MonoNs(w.sim.now));
+    };
+    for _ in 0..20 {
+        pass(&w, "read");
+        w.advance(15 * MS);
+        pass(&w, "write");
+        w.advance(30 * MS);
+    }
+    assert_eq!(w.faults(0), []);
+    pass(&w, "read");
+    let begun = w.sim.now;
+    w.advance(100 * MS);
+    assert_eq!(w.faults(0), [FaultKind::CheckpointLate]);
+    let t = w.sup.child(0).unwrap().fault().unwrap().times;
+    assert_eq!((t.deadline, t.detected), (begun + 20 * MS, begun + 20 * MS), "found when its time has run out");
+    assert_eq!(w.state(0), StateCode::Running, "it was restarted");
+
+    w.advance(200 * MS);
+    pass(&w, "write");
+    w.advance(100 * MS);
+    assert_eq!(w.faults(0)[1..], [FaultKind::CheckpointOrder]);
+
+    w.advance(3 * S);
+    assert_eq!(w.state(0), StateCode::Running);
+    pass(&w, "read");
+    w.stand_still(5 * S);
+    pass(&w, "write");
+    w.advance(300 * MS);
+    assert_eq!(w.faults(0).len(), 2, "a machine that stood still is no fault of the child");
 }

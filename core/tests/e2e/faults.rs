@@ -106,6 +106,35 @@ fn assert_hang_looks_like(behaviour: &str, words: &str) {
 }
 
 #[test]
+fn the_report_of_a_fault_tells_its_story_and_is_kept() {
+    let world = World::new();
+    let spec = program("wait").once(&world.path("once")).deadline("300ms").delays("[\"0s\"]");
+    world.child("pump", &spec);
+    world.child("fan", &shell("echo last words; sleep 0.7; kill -ABRT $$"));
+    world.start();
+    world.event("pump", "recovered");
+    let report = || world.ctl(&["fault", "pump"]).out;
+    world.until("the whole story", |_| report().contains("ready, outputs released"));
+    let text = report();
+    for words in [
+        "fault:    hang: no beat for 30",
+        "last beat",
+        "outputs safe",
+        "killed with all its processes",
+        "the last 30 s, second by second:",
+        "the last 64 marks, ms before the fault:",
+        "threads (",
+        "process:  used ",
+    ] {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+    // A crash leaves nobody to look at, but a report all the same.
+    let crash = || world.ctl(&["fault", "fan"]).out;
+    world.until("the report of a crash", |_| crash().contains("out last words"));
+    assert!(crash().contains("fault:    crash: killed by SIGABRT"), "{}", crash());
+}
+
+#[test]
 fn an_endless_loop_is_found_and_the_evidence_says_that_it_runs() {
     assert_hang_looks_like("spin", "runs without end in thread");
 }
@@ -118,7 +147,7 @@ fn an_endless_wait_is_found_and_the_evidence_says_where_it_waits() {
 /// A beat as docs/abi.md describes it: the time, then the sequence, each a whole word at a time.
 const BEAT_IN_PYTHON: &str = "
 import mmap, os, time
-page = memoryview(mmap.mmap(int(os.environ['MULTUS_HEARTBEAT_FD']), 32768)).cast('Q')
+page = memoryview(mmap.mmap(int(os.environ['MULTUS_HEARTBEAT_FD']), 77824)).cast('Q')
 while True:
     page[129] = time.monotonic_ns()
     page[128] += 1

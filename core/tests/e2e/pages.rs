@@ -72,6 +72,38 @@ fn a_second_thread_that_falls_silent_is_found_although_the_first_beats_on() {
     assert_only_the_writer_is_faulty("lane", "hang", "in lane worker");
 }
 
+/// One child breaks a rule of its checkpoints while it beats on.
+fn assert_checkpoint_fault(behaviour: &str, kind: &str, words: &str) {
+    let world = World::new();
+    let supervision = "[[supervision]]\ncheckpoints = [\"read\", \"compute\", \"write\"]\nstart = [\"read\"]\n\
+                       next = { read = [\"compute\"], compute = [\"write\"], write = [\"read\"] }\n\
+                       deadline = [{ from = \"read\", to = \"write\", min = \"4ms\", max = \"5s\" }]";
+    let spec = program(behaviour).once(&world.path("once")).deadline("20s").delays("[\"0s\"]").table(supervision);
+    world.child("pump", &spec);
+    world.start();
+    let fault = world.event("pump", "fault");
+    assert_eq!(fault.fault.as_deref(), Some(kind), "{fault:?}");
+    assert!(fault.detail.contains(words), "{words:?} in {:?}", fault.detail);
+    world.event_after(fault.seq, "pump", "recovered");
+    let last = world.of("pump").last_fault.expect("the fault is remembered");
+    assert!(last.kind == kind && last.detail.contains(words), "{last:?}");
+}
+
+#[test]
+fn checkpoints_out_of_order_are_found_although_the_child_beats_on() {
+    assert_checkpoint_fault("order", "checkpoint-order", "read -> write is not allowed");
+}
+
+#[test]
+fn checkpoints_that_come_too_early_are_found() {
+    assert_checkpoint_fault("early", "checkpoint-early", "read -> write took 0.");
+}
+
+#[test]
+fn a_checkpoint_that_does_not_come_is_found_when_its_time_has_run_out() {
+    assert_checkpoint_fault("late", "checkpoint-late", "read -> write took 5000.");
+}
+
 #[test]
 fn beats_without_pause_are_a_runaway() {
     let world = World::new();

@@ -61,6 +61,24 @@ fn misbehave(behaviour: &str, heartbeat: &Heartbeat) {
             lane.beat();
             std::mem::forget(lane);
         }
+        "order" | "early" | "late" => {
+            let [read, compute, write] = ["read", "compute", "write"].map(|name| heartbeat.checkpoint(name));
+            for _ in 0..50 {
+                heartbeat.pass(read);
+                heartbeat.pass(compute);
+                beat(heartbeat, Some(2 * INTERVAL));
+                heartbeat.pass(write);
+            }
+            heartbeat.pass(read);
+            match behaviour {
+                "order" => heartbeat.pass(write),
+                "early" => {
+                    heartbeat.pass(compute);
+                    heartbeat.pass(write);
+                }
+                _ => {}
+            }
+        }
         "leak" => {
             let mut all = Vec::new();
             loop {

@@ -11,7 +11,7 @@ pub(crate) mod spec;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -174,7 +174,7 @@ impl World {
     pub(crate) fn launch(&self) {
         let out = File::options().create(true).append(true).open(self.path("multusd.out")).expect("own file");
         let err = out.try_clone().expect("a descriptor is left");
-        let daemon = self.multusd().stdout(out).stderr(err).spawn().expect("multusd can be started");
+        let daemon = start(self.multusd().stdout(out).stderr(err));
         *self.daemon.borrow_mut() = Some(daemon);
     }
 
@@ -430,11 +430,26 @@ impl Drop for World {
     }
 }
 
+/// Starts a program. One that was just copied may still be open for writing in a process that another test is about to
+/// execute: that passes.
+fn start(command: &mut Command) -> Child {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match command.spawn() {
+            Ok(child) => return child,
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("{:?} can be started: {error}", command.get_program()),
+        }
+    }
+}
+
 /// Runs a command to its end, which must come.
 pub(crate) fn run(command: &mut Command) -> Ended {
     let [mut out, mut err] = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file can be made"));
     let copy = |file: &File| file.try_clone().expect("a descriptor is left");
-    let mut child = command.stdout(copy(&out)).stderr(copy(&err)).spawn().expect("the program can be started");
+    let mut child = start(command.stdout(copy(&out)).stderr(copy(&err)));
     let end = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = child.try_wait().expect("own child") {

@@ -3,8 +3,8 @@
 //!
 //! A pointer of C is an `Option<&T>`, `Option<&mut T>` or `Option<Box<T>>` here: Rust guarantees that these look like
 //! a pointer, NULL being `None`. What the header asks of the caller is what these types mean: a pointer is NULL or came
-//! from the opening function and was not closed, and one thread at a time uses it. What is left of `unsafe` is one
-//! text, and the names: all begin with `multus_`, so that they are nobody else's.
+//! from the opening function and was not closed, and one thread at a time uses it. What is left of `unsafe` is the
+//! texts, and the names: all begin with `multus_`, so that they are nobody else's.
 //!
 //! No function here panics; should one do so because of an error of ours, the process ends by SIGABRT (Rust never
 //! unwinds into C), which multusd sees as a crash.
@@ -14,18 +14,40 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::io::Write as _;
 use std::time::Duration;
 
-use multus_ipc::child::{self, Heartbeat};
+use multus_ipc::checkpoint::MAX_CHECKPOINTS;
+use multus_ipc::child::{self, Checkpoint, Heartbeat};
 
 /// `multus_t`
 #[derive(Debug)]
 pub struct Multus {
     heartbeat: Heartbeat,
+    checkpoints: Found,
     error: Option<CString>,
 }
 
 /// `multus_lane_t`
 #[derive(Debug)]
-pub struct Lane(child::Lane);
+pub struct Lane {
+    lane: child::Lane,
+    checkpoints: Found,
+}
+
+/// The checkpoints that were looked up for one lane. Any other number that C hands over is none of this lane.
+#[derive(Debug, Default)]
+struct Found([Option<Checkpoint>; MAX_CHECKPOINTS]);
+
+impl Found {
+    fn note(&mut self, checkpoint: Option<Checkpoint>) -> c_int {
+        let Some(place) = checkpoint.and_then(|c| self.0.get_mut(c.index())) else { return -1 };
+        *place = checkpoint;
+        checkpoint.and_then(|c| c_int::try_from(c.index()).ok()).unwrap_or(-1)
+    }
+
+    #[inline]
+    fn get(&self, number: c_int) -> Option<Checkpoint> {
+        self.0.get(usize::try_from(number).ok()?).copied().flatten()
+    }
+}
 
 /// `multus_t *multus_open(void)`
 #[unsafe(no_mangle)]
@@ -38,7 +60,7 @@ pub extern "C" fn multus_open() -> Box<Multus> {
             (Heartbeat::inert(), Some(text(&error)))
         }
     };
-    Box::new(Multus { heartbeat, error })
+    Box::new(Multus { heartbeat, checkpoints: Found::default(), error })
 }
 
 /// `int multus_is_supervised(const multus_t *multus)`
@@ -78,6 +100,29 @@ pub extern "C" fn multus_ready(multus: Option<&Multus>) {
     }
 }
 
+/// `int multus_checkpoint(multus_t *multus, const char *name)`
+///
+/// # Safety
+/// As [`multus_lane_open`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn multus_checkpoint(multus: Option<&mut Multus>, name: *const c_char) -> c_int {
+    let Some(multus) = multus else { return -1 };
+    // SAFETY: this function asks of its caller what that one asks.
+    let name = unsafe { copied(name) };
+    multus.checkpoints.note(multus.heartbeat.checkpoint(&name))
+}
+
+/// `void multus_pass(multus_t *multus, int checkpoint)`
+///
+/// # Real time
+/// As [`Heartbeat::pass`].
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_pass(multus: Option<&Multus>, checkpoint: c_int) {
+    if let Some(multus) = multus {
+        multus.heartbeat.pass(multus.checkpoints.get(checkpoint));
+    }
+}
+
 /// `multus_lane_t *multus_lane_open(multus_t *multus, const char *name, uint64_t deadline_ns)`
 ///
 /// # Safety
@@ -89,16 +134,11 @@ pub unsafe extern "C" fn multus_lane_open(
     deadline_ns: u64,
 ) -> Option<Box<Lane>> {
     let multus = multus?;
-    let name = if name.is_null() {
-        String::new()
-    } else {
-        // SAFETY: not NULL; that it ends with a zero byte and stands still is what the header asks of the caller.
-        // The borrow ends within this statement's block, where the text is copied.
-        unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
-    };
+    // SAFETY: this function asks of its caller what that one asks.
+    let name = unsafe { copied(name) };
     let deadline = (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns));
     match multus.heartbeat.lane(&name, deadline) {
-        Ok(lane) => Some(Box::new(Lane(lane))),
+        Ok(lane) => Some(Box::new(Lane { lane, checkpoints: Found::default() })),
         Err(error) => {
             multus.error = Some(text(&error));
             None
@@ -113,7 +153,30 @@ pub unsafe extern "C" fn multus_lane_open(
 #[unsafe(no_mangle)]
 pub extern "C" fn multus_lane_beat(lane: Option<&Lane>) {
     if let Some(lane) = lane {
-        lane.0.beat();
+        lane.lane.beat();
+    }
+}
+
+/// `int multus_lane_checkpoint(multus_lane_t *lane, const char *name)`
+///
+/// # Safety
+/// As [`multus_lane_open`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn multus_lane_checkpoint(lane: Option<&mut Lane>, name: *const c_char) -> c_int {
+    let Some(lane) = lane else { return -1 };
+    // SAFETY: this function asks of its caller what that one asks.
+    let name = unsafe { copied(name) };
+    lane.checkpoints.note(lane.lane.checkpoint(&name))
+}
+
+/// `void multus_lane_pass(multus_lane_t *lane, int checkpoint)`
+///
+/// # Real time
+/// As [`Heartbeat::pass`].
+#[unsafe(no_mangle)]
+pub extern "C" fn multus_lane_pass(lane: Option<&Lane>, checkpoint: c_int) {
+    if let Some(lane) = lane {
+        lane.lane.pass(lane.checkpoints.get(checkpoint));
     }
 }
 
@@ -137,6 +200,19 @@ pub extern "C" fn multus_version() -> *const c_char {
         Err(_) => panic!("a version has no zero byte"),
     };
     VERSION.as_ptr()
+}
+
+/// A copy of a text of C; empty for NULL.
+///
+/// # Safety
+/// `text` is NULL or a text that ends with a zero byte and does not change during the call.
+unsafe fn copied(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: not NULL; that it ends with a zero byte and stands still is asked of the caller. The borrow ends within
+    // this statement, where the text is copied.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 /// An error as a text of C; a zero byte inside would end it early and is left out.

@@ -2,8 +2,10 @@
 #include <multus.h>
 #include <multus.h>
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 static multus_t *(*const open_)(void) = multus_open;
 static int (*const is_supervised)(const multus_t *) = multus_is_supervised;
@@ -11,8 +13,12 @@ static const char *(*const error_)(const multus_t *) = multus_error;
 static uint64_t (*const deadline_ns)(const multus_t *) = multus_deadline_ns;
 static void (*const beat)(multus_t *) = multus_beat;
 static void (*const ready)(multus_t *) = multus_ready;
+static int (*const checkpoint)(multus_t *, const char *) = multus_checkpoint;
+static void (*const pass)(multus_t *, int) = multus_pass;
 static multus_lane_t *(*const lane_open)(multus_t *, const char *, uint64_t) = multus_lane_open;
 static void (*const lane_beat)(multus_lane_t *) = multus_lane_beat;
+static int (*const lane_checkpoint)(multus_lane_t *, const char *) = multus_lane_checkpoint;
+static void (*const lane_pass)(multus_lane_t *, int) = multus_lane_pass;
 static void (*const lane_close)(multus_lane_t *) = multus_lane_close;
 static void (*const close_)(multus_t *) = multus_close;
 static const char *(*const version)(void) = multus_version;
@@ -37,8 +43,45 @@ static void null_does_nothing(void)
     ready(NULL);
     CHECK(lane_open(NULL, "x", 0) == NULL);
     lane_beat(NULL);
+    CHECK(checkpoint(NULL, "begin") == -1);
+    CHECK(lane_checkpoint(NULL, "ask") == -1);
+    pass(NULL, 0);
+    lane_pass(NULL, 0);
     lane_close(NULL);
     close_(NULL);
+}
+
+/* Two milliseconds of work. */
+static void work(void)
+{
+    const clock_t start = clock();
+    while (clock() - start < CLOCKS_PER_SEC / 500)
+        continue;
+}
+
+/* One end too early, one out of order, one answer too late; nothing else may be found. */
+static void pass_checkpoints(multus_t *multus, multus_lane_t *poller)
+{
+    const int begin = checkpoint(multus, "begin"), end = checkpoint(multus, "end");
+    const int ask = lane_checkpoint(poller, "ask"), answer = lane_checkpoint(poller, "answer");
+    CHECK(begin >= 0 && end >= 0 && ask >= 0 && answer >= 0 && begin != end && ask != answer);
+    CHECK(checkpoint(multus, "begin") == begin);
+    CHECK(checkpoint(multus, "ask") == -1 && lane_checkpoint(poller, "begin") == -1);
+    CHECK(checkpoint(multus, NULL) == -1 && checkpoint(multus, "") == -1 && checkpoint(multus, "\xff") == -1);
+    pass(multus, begin);
+    pass(multus, end);
+    pass(multus, end);
+    pass(multus, ask);
+    pass(multus, -1);
+    pass(multus, 15);
+    pass(multus, 16);
+    pass(multus, INT_MAX);
+    pass(multus, INT_MIN);
+    lane_pass(poller, ask);
+    work();
+    lane_pass(poller, answer);
+    lane_pass(poller, begin);
+    lane_pass(poller, ask);
 }
 
 /* A page with a deadline of 50 ms; the test looks into it afterwards. */
@@ -62,6 +105,7 @@ static void supervised(multus_t *multus)
     beat(multus);
     beat(multus);
     lane_beat(lanes[1]);
+    pass_checkpoints(multus, lanes[1]);
     lane_close(lanes[1]);
     close_(multus);
     lane_beat(lanes[2]);
@@ -75,6 +119,10 @@ static void not_supervised(multus_t *multus)
     CHECK(is_supervised(multus) == 0);
     CHECK(deadline_ns(multus) == 0);
     CHECK(lane != NULL);
+    CHECK(checkpoint(multus, "begin") == -1);
+    CHECK(lane_checkpoint(lane, "ask") == -1);
+    pass(multus, 0);
+    lane_pass(lane, 0);
     ready(multus);
     beat(multus);
     lane_beat(lane);

@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use multus_ipc::MonoNs;
+use multus_ipc::checkpoint::{self, Disorder, Plan};
 use multus_ipc::heartbeat::{self, Reader};
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::Ordering;
+use multus_ipc::trace::Mark;
 
 const IPC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const DEADLINE_NS: u64 = 50_000_000;
+/// More than a test may take, however busy the machine is.
+const FOREVER_NS: u64 = 86_400_000_000_000;
 const C: [&str; 2] = ["gcc", "-std=c99"];
 const CPP: [&str; 2] = ["g++", "-std=c++11"];
 
@@ -31,6 +36,14 @@ fn the_c_example_beats_in_both_lanes_and_leaves_in_good_order() {
         assert_eq!(reader.lane_deadline_ns(1), Some(100_000_000));
         assert!(reader.has_left(1) && !reader.has_left(0));
         assert!(reader.max_gap_ns(0) >= 10_000_000, "a turn takes 10 ms");
+        let checkpoints = reader.checkpoints();
+        assert_eq!((checkpoints.disorder(0), checkpoints.outside(0)), (0, 0));
+        let (rounds, shortest, _) = checkpoints.times(0);
+        assert_eq!((rounds, checkpoints.begun(0)), (5, None));
+        assert!(shortest >= 10_000_000, "begin to end took {shortest} ns");
+        assert_eq!((checkpoints.times(1).0, checkpoints.begun(1)), (5, None));
+        let turn = [Mark::Checkpoint(0), Mark::Checkpoint(1), Mark::Beat];
+        assert_eq!(marks(reader, 0), [&[Mark::Beat][..], &turn.repeat(5)].concat());
     });
 }
 
@@ -48,7 +61,10 @@ fn the_c_example_measures_a_beat() {
     let Some(child) = compile("the C example's measurement", C, "examples/c/child.c", Link::Shared) else { return };
     let output = Page::new().run(&child, &["--bench"]);
     eprint!("{}", stdout(&output));
-    assert!(stdout(&output).starts_with("supervised: ") && stdout(&output).contains("ns per beat"), "{output:?}");
+    assert!(
+        stdout(&output).starts_with("supervised: ") && stdout(&output).contains("ns per pass of a checkpoint ("),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -69,7 +85,7 @@ fn every_function_does_what_the_header_says() {
     for (compiler, link) in [(C, Link::Shared), (C, Link::Static), (CPP, Link::Shared)] {
         let title = format!("every function from {} ({link:?})", compiler[0]);
         let Some(program) = compile(&title, compiler, "c/tests/every_function.c", link) else { continue };
-        let page = Page::new();
+        let page = Page::with(heartbeat::header(1, DEADLINE_NS), &plan(FOREVER_NS));
         let output = page.run(&program, &["supervised"]);
         assert!(output.status.success(), "{output:?}");
         page.read(|reader| {
@@ -80,6 +96,20 @@ fn every_function_does_what_the_header_says() {
             assert_eq!(reader.lane_name(3).to_string(), "\u{fffd}");
             assert_eq!((reader.lane_deadline_ns(1), reader.lane_deadline_ns(2)), (Some(5_000_000), None));
             assert_eq!((reader.has_left(1), reader.has_left(2), reader.has_left(3)), (true, false, true));
+
+            let checkpoints = reader.checkpoints();
+            assert_eq!(checkpoint::disorder(checkpoints.disorder(0)), Disorder { from: Some(1), to: 1 });
+            assert_eq!(checkpoints.disorder(0) & 0xFFFF, 1, "once");
+            assert_eq!(checkpoints.disorder(1), 0);
+            let (early, late) = (checkpoints.outside(0), checkpoints.outside(1));
+            assert!(checkpoint::outside_ns(early) < FOREVER_NS && early & 0xFFFF == 1, "{early:#x}");
+            assert!(checkpoint::outside_ns(late) >= 2_000_000 && late & 0xFFFF == 1, "{late:#x}");
+            assert_eq!((checkpoints.times(0).0, checkpoints.times(1).0), (1, 1));
+            assert_eq!(checkpoints.begun(1), None, "a lane that is closed is not waited for");
+            let passed = [Mark::Checkpoint(0), Mark::Checkpoint(1), Mark::Checkpoint(1)];
+            assert_eq!(marks(reader, 0), [[Mark::Beat; 3], passed].concat());
+            let passed = [Mark::Checkpoint(2), Mark::Checkpoint(3), Mark::Checkpoint(2)];
+            assert_eq!(marks(reader, 1), [&[Mark::Beat; 2], &passed[..]].concat());
         });
 
         let output = by_hand(&program, &["inert"], None);
@@ -91,7 +121,7 @@ fn every_function_does_what_the_header_says() {
             assert!(output.status.success() && stdout(&output).contains(reason), "{value}: {output:?}");
             assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "told on standard error: {output:?}");
         }
-        let foreign = Page::with_header([7, 7, 7, 7, 7]);
+        let foreign = Page::with([7; 5], &Plan::default());
         let output = foreign.run(&program, &["refused"]);
         assert!(output.status.success() && stdout(&output).contains("not the expected page"), "{output:?}");
         foreign.read(|reader| assert_eq!(reader.look(0).sequence, 0, "a foreign page is not written"));
@@ -147,19 +177,42 @@ fn the_manual_page_is_clean_roff() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
+/// What the examples pass: begin -> end -> begin, and from begin to end at least `least_ns`; in the lane poller from ask to
+/// answer at most 1 ms, in any order.
+fn plan(least_ns: u64) -> Plan {
+    let mut plan = Plan::default();
+    let main = plan.section("").unwrap();
+    let [begin, end] = ["begin", "end"].map(|name| plan.checkpoint(main, name).unwrap());
+    plan.order(begin, &[end], true);
+    plan.order(end, &[begin], false);
+    plan.deadline(begin, end, least_ns, 0).unwrap();
+    let poller = plan.section("poller").unwrap();
+    let [ask, answer] = ["ask", "answer"].map(|name| plan.checkpoint(poller, name).unwrap());
+    plan.deadline(ask, answer, 0, 1_000_000).unwrap();
+    plan
+}
+
+fn marks(reader: Reader<'_>, lane: usize) -> Vec<Mark> {
+    let trace = reader.trace(lane).expect("the whole page");
+    trace.marks(MonoNs::now()).into_iter().map(|(_, mark)| mark).collect()
+}
+
 /// A heartbeat page as multusd makes it.
 struct Page(OwnedFd);
 
 impl Page {
     fn new() -> Self {
-        Self::with_header(heartbeat::header(1, DEADLINE_NS))
+        Self::with(heartbeat::header(1, DEADLINE_NS), &plan(5_000_000))
     }
 
-    fn with_header(header: [u64; 5]) -> Self {
+    fn with(header: [u64; 5], plan: &Plan) -> Self {
         let fd = map::memfd(c"heartbeat", heartbeat::WORDS).unwrap();
         let map = Mapping::writable(fd.as_fd()).unwrap();
         for (word, value) in map.words().iter().zip(header) {
             word.store(value, Ordering::Relaxed);
+        }
+        for (word, value) in map.words()[heartbeat::CHECKPOINTS..].iter().zip(plan.words()) {
+            word.store(*value, Ordering::Relaxed);
         }
         Self(fd)
     }

@@ -3,6 +3,14 @@
 
 child.py            works until SIGTERM or Ctrl-C
 child.py TURNS      works that many turns of 10 ms
+
+Its checkpoints do nothing until the configuration names them, for example:
+
+    [[supervision]]
+    checkpoints = ["begin", "end"]
+    start = ["begin"]
+    next = { begin = ["end"], end = ["begin"] }
+    deadline = [{ from = "begin", to = "end", min = "5ms", max = "50ms" }]
 """
 
 import logging
@@ -33,10 +41,13 @@ def main() -> None:
             logging.info("not supervised")
         poller = threading.Thread(target=poll, args=(heartbeat.lane("poller", deadline=0.5), stop), name="poller")
         poller.start()
+        begin, end = heartbeat.checkpoint("begin"), heartbeat.checkpoint("end")
         heartbeat.ready()
         try:
             while turns is None or turns > 0:
+                begin.passed()
                 time.sleep(TURN_SECONDS)  # here: one turn of the work
+                end.passed()
                 heartbeat.beat()
                 turns = None if turns is None else turns - 1
         finally:

@@ -14,8 +14,9 @@ process that nobody supervises all calls do nothing, so the program runs by hand
 `multus.aio` beats from an asyncio event loop, `multus.logging` sets up logging the way multusd expects it.
 """
 
+from ._checkpoint import Checkpoint
 from ._heartbeat import Heartbeat, Lane, PageError
 from ._supervised import supervised
 
-__all__ = ["Heartbeat", "Lane", "PageError", "supervised"]
+__all__ = ["Checkpoint", "Heartbeat", "Lane", "PageError", "supervised"]
 __version__ = "0.1.0"

@@ -25,6 +25,8 @@ import weakref
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Optional
 
+from ._checkpoint import Checkpoint, leave
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -35,15 +37,22 @@ MAGIC, SHAPE, GENERATION, LANE_COUNT, DEADLINE = range(5)
 READY, LANES_IN_USE = 8, 9
 FIRST_LANE, LANE_WORDS = 128, 16
 SEQUENCE, TIME, MAX_GAP, LEFT, LANE_DEADLINE, LANE_NAME = range(6)  # within a lane
+MARKS = 9  # within a lane
 FIRST_HISTOGRAM, BUCKETS = 384, 232
+FIRST_TRACE, TRACE_WORDS, RING = 4608, 320, 64
 
 LANES = 16
-BYTES = 32768
+BYTES = 77824
 NAME_BYTES = 32
 VERSION = 1
 EXPECTED_MAGIC = int.from_bytes(b"MULTUSHB", "little")
 EXPECTED_SHAPE = BYTES << 32 | VERSION
 WORD_MASK = 2**64 - 1
+
+# A word of the pace, from its lowest bit: the longest interval in us, the number of beats, the round.
+LONGEST_MASK = 2**24 - 1
+ONE_BEAT, ALL_BEATS = 1 << 24, 2**20 - 1 << 24
+ROUND_SHIFT, ROUND_MASK = 44, 2**20 - 1
 
 
 class PageError(Exception):
@@ -51,49 +60,102 @@ class PageError(Exception):
 
 
 class _Writer:
-    """Writes the beats of one lane."""
+    """Writes the beats of one lane. Of the pace it keeps the word that it wrote last: reading the page costs more."""
 
-    __slots__ = ("__weakref__", "_deadline", "_gap", "_histogram", "_page", "_sequence", "_time")
+    __slots__ = (
+        "__weakref__",
+        "_deadline",
+        "_gap",
+        "_histogram",
+        "_lane",
+        "_marks",
+        "_pace",
+        "_page",
+        "_ring",
+        "_sequence",
+        "_slot",
+        "_slot_at",
+        "_slot_word",
+        "_time",
+    )
 
     def __init__(self, page: Optional[memoryview], lane: int) -> None:
         first = FIRST_LANE + LANE_WORDS * lane
+        self._lane = lane
         self._sequence = first + SEQUENCE
         self._time = first + TIME
         self._gap = first + MAX_GAP
         self._deadline = DEADLINE if lane == 0 else first + LANE_DEADLINE
         self._histogram = FIRST_HISTOGRAM + BUCKETS * lane
+        self._marks = first + MARKS
+        self._ring = FIRST_TRACE + TRACE_WORDS * lane
+        self._pace = self._ring + RING
         self._page = page
+        self._slot, self._slot_at, self._slot_word = -1, self._pace, 0
         if page is not None:
             _writers.add(self)
 
     def beat(self) -> None:
-        """One beat: "my work loop has come round again". About a microsecond; no system call. Not for a signal handler,
-        which could come in the middle of another beat."""
+        """One beat: "my work loop has come round again". One to two microseconds; no system call. Not for a signal
+        handler, which could come in the middle of another beat."""
         page = self._page
         if page is None:
             return
         now = monotonic_ns()
         time = self._time
-        sequence = self._sequence
         before = page[time]
         page[time] = now
         # The last one of 2^64 is not reached in a lifetime; a page may hold any number all the same.
+        sequence = self._sequence
         page[sequence] = page[sequence] + 1 & WORD_MASK
+        # As `_mark()` and `bucket()`, written out: a call would cost as much as the rest.
+        marks = self._marks
+        count = page[marks]
+        page[self._ring + (count & 63)] = now << 5 & WORD_MASK
+        page[marks] = count + 1 & WORD_MASK
+        interval = now - before if 0 < before < now else 0
+        slot = now >> 27
+        if slot == self._slot:
+            word = self._slot_word
+        else:
+            self._slot, self._slot_at = slot, self._pace + (slot & 255)
+            word = page[self._slot_at]
+            if word >> ROUND_SHIFT != slot >> 8 & ROUND_MASK:
+                word = (slot >> 8 & ROUND_MASK) << ROUND_SHIFT
+        if interval // 1000 > word & LONGEST_MASK:
+            word = word & ~LONGEST_MASK | min(interval // 1000, LONGEST_MASK)
+        if word & ALL_BEATS != ALL_BEATS:
+            word += ONE_BEAT
+        page[self._slot_at] = self._slot_word = word
         if before:
-            interval = now - before
             if interval > page[self._gap]:
                 page[self._gap] = interval
-            # As `bucket()`, written out: a call would cost as much as the rest.
             ticks = interval >> 10
             if ticks > 7:
                 exponent = ticks.bit_length() - 1
                 ticks = (exponent - 2 << 3) + (ticks >> exponent - 3 & 7)
                 if ticks > 231:
                     ticks = 231
-            elif ticks < 0:
-                return
-            count = self._histogram + ticks
-            page[count] = page[count] + 1 & WORD_MASK
+            bucket = self._histogram + ticks
+            page[bucket] = page[bucket] + 1 & WORD_MASK
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The checkpoint of this name that the configuration has for this lane (`[[supervision]]`); an inert one where
+        it has none. Look it up once, before the loop, and call its `passed()` in the loop."""
+        return Checkpoint(self, _text(name))
+
+    def _mark(self, page: memoryview, now: int, code: int) -> None:
+        """One more mark in the trace: 0 for a beat, 1 + n for checkpoint n."""
+        count = page[self._marks]
+        page[self._ring + count % RING] = (now << 5 | code) & WORD_MASK
+        page[self._marks] = count + 1 & WORD_MASK
+
+    def _name(self, page: memoryview) -> list[int]:
+        """The words of the lane's name. That of the main loop is empty; a further lane without one has no words at all,
+        so that it is not taken for the main loop."""
+        first = FIRST_LANE + LANE_WORDS * self._lane + LANE_NAME
+        words: list[int] = page[first : first + NAME_BYTES // 8].tolist()
+        return words if self._lane == 0 or any(words) else []
 
     @property
     def is_supervised(self) -> bool:
@@ -205,6 +267,7 @@ class Lane(_Writer):
         """The thread ends in good order: it is no longer supervised. Beats after this do nothing."""
         page, self._page = self._page, None
         if page is not None:
+            leave(page, self._name(page))
             page[self._left] = 1
 
     def __enter__(self) -> Lane:

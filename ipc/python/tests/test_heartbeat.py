@@ -10,7 +10,7 @@ import unittest
 from unittest import mock
 
 from multus import Heartbeat, PageError, _heartbeat
-from tests.page import HEADER, Page, clean_environment
+from tests.page import BYTES, HEADER, Page, clean_environment
 
 
 class Beats(unittest.TestCase):
@@ -34,7 +34,9 @@ class Beats(unittest.TestCase):
                 heartbeat.beat()
             heartbeat.ready()
             written = {number for number, word in enumerate(page.words) if word}
-            self.assertEqual(written - set(range(384, 384 + 232)), {0, 1, 2, 3, 4, 8, 128, 129, 130})
+            own = {*range(384, 384 + 232), *range(4608 + 64, 4608 + 320)}
+            marks = {137, *range(4608, 4608 + 4)}
+            self.assertEqual(written - own, {0, 1, 2, 3, 4, 8, 128, 129, 130} | marks)
 
     def test_intervals_are_counted_with_the_longest(self):
         milliseconds = [10, 20, 35, 36]
@@ -60,10 +62,31 @@ class Beats(unittest.TestCase):
                 counted = [number for number, count in enumerate(page.histogram(0)) if count != earlier[number]]
                 self.assertEqual(counted, [_heartbeat.bucket(interval)], interval)
 
+    def test_the_trace_keeps_the_last_marks_and_the_pace(self):
+        start = 5_000_000_000_000
+        times = [start + number * 10_000_000 for number in range(100)]
+        times += [times[-1] + 40_000_000_000, times[-1] + 80_000_000_000]
+        with Page() as page, mock.patch.object(_heartbeat, "monotonic_ns", side_effect=times):
+            heartbeat = Heartbeat.from_fd(page.fd)
+            for _ in range(100):
+                heartbeat.beat()
+            self.assertEqual(page.marks(0), [(time, 0) for time in times[36:100]])
+            pace = page.pace(0)
+            self.assertEqual(sum(beats for _, beats, _ in pace.values()), 100)
+            self.assertEqual(set(pace), {time >> 27 & 255 for time in times[:100]})
+            self.assertEqual({round_ for round_, _, _ in pace.values()}, {start >> 35})
+            self.assertEqual({longest for _, _, longest in pace.values()}, {10_000})
+            heartbeat.beat()
+            late = times[100] >> 27
+            self.assertEqual(page.pace(0)[late & 255], (late >> 8, 1, 0xFFFFFF), "at most 16.7 s are told")
+            page.words[4672 + (times[101] >> 27 & 255)] = times[101] >> 35 << 44 | 0xFFFFF << 24 | 5
+            heartbeat.beat()
+            self.assertEqual(page.pace(0)[times[101] >> 27 & 255][1], 0xFFFFF, "a full count stays full")
+
     def test_a_page_full_of_anything_does_no_harm(self):
         with Page() as page:
             heartbeat = Heartbeat.from_fd(page.fd)
-            for number in range(5, 4096):
+            for number in range(5, BYTES // 8):
                 page.words[number] = 2**64 - 1
             heartbeat.beat()
             self.assertEqual(page.lane(0)[0], 0, "modulo 2^64")
@@ -147,7 +170,7 @@ class Environment(unittest.TestCase):
     def test_pages_of_something_else_are_refused_and_not_written(self):
         cases = {
             "not the expected page": Page(header=(7, *HEADER[1:])),
-            "page layout version 2": Page(header=(HEADER[0], 32768 << 32 | 2, *HEADER[2:])),
+            "page layout version 2": Page(header=(HEADER[0], BYTES << 32 | 2, *HEADER[2:])),
             "16384 bytes": Page(header=(HEADER[0], 16384 << 32 | 1, *HEADER[2:])),
             "17 lanes": Page(header=(*HEADER[:3], 17, HEADER[4])),
             "65536 bytes are mapped": Page(length=65536),

@@ -14,7 +14,7 @@ use crate::hang::{blocks, wait_for_next};
 use crate::load::Condition;
 use crate::report::Report;
 use crate::stats::{Series, ns_between};
-use crate::world::{BLOCK, Failure, Setup, Spec, World};
+use crate::world::{BLOCK, Beats, Failure, Setup, Spec, World};
 
 /// Children that die in turn, so that each is old again when it is its turn.
 const OLD_CHILDREN: usize = BLOCK as usize;
@@ -66,7 +66,7 @@ pub(crate) fn measure(
 }
 
 fn spec(name: String, slot: usize, every_us: u64) -> Spec {
-    Spec { name, slot, instances: 1, every_us, deadline_us: 1_000_000, fifo: None }
+    Spec { name, slot, instances: 1, every_us, deadline_us: 1_000_000, fifo: None, beats: Beats::Page }
 }
 
 /// Each of the old children dies at most once: by a signal or an exit code, in turn.

@@ -14,7 +14,7 @@ use crate::kernel;
 use crate::load::Condition;
 use crate::report::{Report, duration};
 use crate::stats::{Series, ns_between};
-use crate::world::{BLOCK, Failure, Setup, Spec, World};
+use crate::world::{BLOCK, Beats, Failure, Setup, Spec, World};
 
 const DEADLINE_US: u64 = 20_000;
 const EVERY_US: u64 = 5_000;
@@ -129,28 +129,39 @@ pub(crate) fn blocks(repetitions: u64) -> impl Iterator<Item = u64> {
 
 fn spec(setup: &Setup, every_us: u64, deadline_us: u64) -> Spec {
     let fifo = setup.realtime.then_some(WRITER_PRIORITY);
-    Spec { name: CHILD.to_owned(), slot: 0, instances: 1, every_us, deadline_us, fifo }
+    Spec { name: CHILD.to_owned(), slot: 0, instances: 1, every_us, deadline_us, fifo, beats: Beats::Page }
 }
 
 const CHILD: &str = "hanger";
+/// A life that no event is about.
+const NOBODY: Life = Life { birth: 0, end: 0, before_beat: u64::MAX, after_beat: 0 };
 
 /// What the events say about hangs that were ordered, and about other faults.
 #[derive(Debug, Default)]
-struct Hangs {
-    overshoot: Series,
+pub(crate) struct Hangs {
+    pub(crate) overshoot: Series,
     safe: Series,
     kill: Series,
     reap: Series,
     spawn: Series,
     ready: Series,
     recovery: Series,
-    others: Faults,
+    /// From the end of the deadline, counted from the moment just before the last beat was made, to the detection.
+    pub(crate) whole: Series,
+    pub(crate) others: Faults,
     late_wakeups: u64,
+    /// How long a beat may be on its way to the page, ns.
+    way_ns: u64,
 }
 
 impl Hangs {
+    /// Of children whose beats may be so long on their way to the page.
+    pub(crate) fn with_way(way_ns: u64) -> Self {
+        Self { way_ns, ..Self::default() }
+    }
+
     /// Orders hangs until `number` of them have come about, and takes in what the daemon made of each.
-    fn add(&mut self, world: &mut World, number: u64, random: &mut Random) -> Result<(), Failure> {
+    pub(crate) fn add(&mut self, world: &mut World, number: u64, random: &mut Random) -> Result<(), Failure> {
         let wanted = self.overshoot.values().len() as u64 + number;
         for _ in 0..4 * number {
             self.order(world)?;
@@ -165,7 +176,7 @@ impl Hangs {
     fn order(&mut self, world: &mut World) -> Result<(), Failure> {
         // What came about by itself since the last order.
         for event in world.events()? {
-            self.take(world, &event, &Life::default())?;
+            self.take(world, &event, &NOBODY)?;
         }
         let life = hang_once(world)?;
         let limit = Instant::now() + Duration::from_secs(10);
@@ -188,8 +199,15 @@ impl Hangs {
     fn take(&mut self, world: &World, event: &Event, life: &Life) -> Result<(), Failure> {
         match event.event_kind() {
             Some(EventKind::LateWakeup) => self.late_wakeups += 1,
-            Some(EventKind::Fault) if !is_ordered(event, life) => self.others.take(event, place(world)?),
-            Some(EventKind::Recovered) if is_ordered(event, life) => self.take_times(event),
+            Some(EventKind::Fault) if !is_ordered(event, life, self.way_ns) => self.others.take(event, place(world)?),
+            Some(EventKind::Recovered) if is_ordered(event, life, self.way_ns) => {
+                self.take_times(event);
+                if let (Some(last), Some(deadline), Some(detected)) =
+                    (event.last_beat_ns, event.deadline_ns, event.detected_ns)
+                {
+                    self.whole.push(ns_between(life.before_beat + (deadline - last), detected));
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -212,9 +230,9 @@ impl Hangs {
     }
 }
 
-/// Whether an event is about the hang of a life that ended on order.
-fn is_ordered(event: &Event, life: &Life) -> bool {
-    let of_last_beat = |beat: u64| (life.before_beat..=life.after_beat).contains(&beat);
+/// Whether an event is about the hang of a life that ended on order; a beat may take `way_ns` to its page.
+fn is_ordered(event: &Event, life: &Life, way_ns: u64) -> bool {
+    let of_last_beat = |beat: u64| (life.before_beat..=life.after_beat + way_ns).contains(&beat);
     event.fault_kind() == Some(FaultKind::Hang) && event.last_beat_ns.is_some_and(of_last_beat)
 }
 
@@ -267,8 +285,10 @@ mod tests {
             killed_ns: Some(150),
             ..Event::default()
         };
-        assert!(is_ordered(&event, &life) && !is_ordered(&event, &Life::default()));
-        assert!(!is_ordered(&Event { last_beat_ns: Some(40), ..event.clone() }, &life));
+        assert!(is_ordered(&event, &life, 0) && !is_ordered(&event, &Life::default(), 0));
+        assert!(!is_ordered(&Event { last_beat_ns: Some(40), ..event.clone() }, &life, 0));
+        let on_its_way = Event { last_beat_ns: Some(55), ..event.clone() };
+        assert!(!is_ordered(&on_its_way, &life, 2) && is_ordered(&on_its_way, &life, 3));
         let mut hangs = Hangs::default();
         hangs.take_times(&event);
         assert_eq!((hangs.overshoot.values(), hangs.ready.values().len()), (&[30.0][..], 0));

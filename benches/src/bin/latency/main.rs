@@ -7,6 +7,7 @@
 //! [`board`]: multus_bench::board
 #![forbid(unsafe_code)]
 
+mod adapters;
 mod beat;
 mod crash;
 mod faults;
@@ -119,6 +120,11 @@ fn measure(setup: &Setup, options: &Options, report: &mut Report) -> Result<(), 
                 hang::measure_fast(setup, condition, repetitions, report)?;
             }
         }
+    }
+    if options.wants("adapters") {
+        progress("hangs of children that beat by sd_notify and by control port");
+        adapters::measure(setup, repetitions, report)?;
+        standing::notify_cost(setup, report)?;
     }
     if options.wants("beat") {
         progress("beat()");

@@ -10,18 +10,27 @@ use crate::hang::WRITER_PRIORITY;
 use crate::kernel::{self, Thread};
 use crate::load::Load;
 use crate::report::Report;
-use crate::world::{Failure, Setup, Spec, World};
+use crate::world::{Beats, Failure, Setup, Spec, World};
 
 const MEMORY: &str = "resident memory with 10 children";
 const MEMORY_LIMIT_MB: f64 = 12.0;
 const COST_LIMIT_PERCENT: f64 = 5.0;
 const COST_TIME: Duration = Duration::from_secs(10);
+const NOTIFIERS: usize = 200;
+const NOTIFY_COST_LIMIT_PERCENT: f64 = 1.0;
 const ALARM_CHILDREN: usize = 100;
 
 /// Memory of the daemon with ten children.
 pub(crate) fn memory(setup: &Setup, report: &mut Report) -> Result<(), Failure> {
-    let spec =
-        Spec { name: "child".to_owned(), slot: 0, instances: 10, every_us: 20_000, deadline_us: 100_000, fifo: None };
+    let spec = Spec {
+        name: "child".to_owned(),
+        slot: 0,
+        instances: 10,
+        every_us: 20_000,
+        deadline_us: 100_000,
+        fifo: None,
+        beats: Beats::Page,
+    };
     let world = World::start(setup, &[spec], 10)?;
     sleep(Duration::from_secs(2));
     let megabytes = kernel::resident_kib(world.pid())? as f64 * 1024.0 / 1e6;
@@ -38,7 +47,7 @@ pub(crate) fn cost(setup: &Setup, children: usize, report: &mut Report) -> Resul
         let instances = (children - slot).min(200);
         let every_us = 20_000 + 1_000 * (specs.len() as u64 % 6);
         let name = format!("many-{}", specs.len());
-        specs.push(Spec { name, slot, instances, every_us, deadline_us: 100_000, fifo: None });
+        specs.push(Spec { name, slot, instances, every_us, deadline_us: 100_000, fifo: None, beats: Beats::Page });
         slot += instances;
     }
     let world = World::start(setup, &specs, children)?;
@@ -78,6 +87,30 @@ pub(crate) fn cost(setup: &Setup, children: usize, report: &mut Report) -> Resul
     Ok(())
 }
 
+/// Processor time of the daemon with 200 children that beat by sd_notify twice a second.
+pub(crate) fn notify_cost(setup: &Setup, report: &mut Report) -> Result<(), Failure> {
+    let spec = Spec {
+        name: "notifier".to_owned(),
+        slot: 0,
+        instances: NOTIFIERS,
+        every_us: 500_000,
+        deadline_us: 1_000_000,
+        fifo: None,
+        beats: Beats::Notify,
+    };
+    let world = World::start(setup, &[spec], NOTIFIERS)?;
+    sleep(Duration::from_secs(3));
+    let (start, before) = (Instant::now(), kernel::threads(world.pid())?);
+    sleep(COST_TIME);
+    let (elapsed, after) = (start.elapsed(), kernel::threads(world.pid())?);
+    let busy = |threads: &[Thread]| threads.iter().map(|t| t.busy_ns).sum::<u64>();
+    let share = (busy(&after) - busy(&before)) as f64 / elapsed.as_nanos() as f64 * 100.0;
+    report.value("200 notify children, all threads, % of a processor", share);
+    let what = "processor time with 200 notify children, deadline 1 s";
+    report.figure(share <= NOTIFY_COST_LIMIT_PERCENT, what, "<= 1 %", format!("{share:.2} % of one"));
+    Ok(())
+}
+
 /// Children that beat in time, on a machine that has no processor time left: no fault may be reported.
 pub(crate) fn alarms(setup: &Setup, minutes: f64, report: &mut Report) -> Result<(), Failure> {
     let what = format!("false alarms, {ALARM_CHILDREN} children at 50 ms, loaded, {minutes} min");
@@ -96,6 +129,7 @@ pub(crate) fn alarms(setup: &Setup, minutes: f64, report: &mut Report) -> Result
         every_us: 10_000,
         deadline_us: 50_000,
         fifo: Some(WRITER_PRIORITY),
+        beats: Beats::Page,
     };
     let mut world = World::start(setup, &[spec], ALARM_CHILDREN)?;
     let load = Load::start()?;

@@ -40,6 +40,21 @@ pub(crate) struct Spec {
     pub(crate) deadline_us: u64,
     /// Its real-time priority; `None` for an ordinary process.
     pub(crate) fifo: Option<u8>,
+    pub(crate) beats: Beats,
+}
+
+/// How a child beats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Beats {
+    /// In its page.
+    #[default]
+    Page,
+    /// By sd_notify.
+    Notify,
+    /// By sd_notify, as fast as it can.
+    NotifyFlood,
+    /// By its control port, this one.
+    ControlPort(u16),
 }
 
 /// Runs until it is dropped.
@@ -188,13 +203,19 @@ fn daemon_file(instances: usize) -> String {
 }
 
 fn child_file(setup: &Setup, spec: &Spec, board: &Board) -> String {
-    let Spec { name, slot, instances, every_us, deadline_us, fifo } = spec;
+    let Spec { name, slot, instances, every_us, deadline_us, fifo, beats } = spec;
     let program = toml_text(&setup.child);
     let board = board.path();
+    let flood = if *beats == Beats::NotifyFlood { ", \"--flood\"" } else { "" };
     let mut text = format!(
-        "command = [{program}, \"--board\", \"{board}\", \"--slot\", \"{slot}\", \"--every\", \"{every_us}\"]\n\
-         instances = {instances}\n\n[heartbeat]\ndeadline = \"{deadline_us}us\"\n\n[restart]\ndelays = [\"0s\"]\n"
+        "command = [{program}, \"--board\", \"{board}\", \"--slot\", \"{slot}\", \"--every\", \"{every_us}\"{flood}]\n\
+         instances = {instances}\n\n[restart]\ndelays = [\"0s\"]\n\n[heartbeat]\ndeadline = \"{deadline_us}us\"\n"
     );
+    match beats {
+        Beats::Page => {}
+        Beats::Notify | Beats::NotifyFlood => text += "method = \"notify\"\n",
+        Beats::ControlPort(port) => text += &format!("method = \"control-port\"\nport = {port}\n"),
+    }
     if *instances == 1 {
         text += &format!("\n[safe_state]\noutputs = {{ OUT-{name} = \"off\" }}\n");
     }

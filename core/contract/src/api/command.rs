@@ -41,6 +41,11 @@ pub enum Request {
     Advise { name: String },
     /// Read the configuration again. The data is a [`ReloadReport`].
     Reload,
+    /// In so many seconds, at most [`LATEST_REBOOT_S`], stop all children in order and start the machine anew. Replaces
+    /// one that is scheduled.
+    Reboot { seconds: u64 },
+    /// Do not, if there is time left.
+    RebootCancel,
     /// Send events from number `since` on (`None`: all that are kept, or with `follow` only new ones).
     Events {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -350,6 +355,8 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
+/// A reboot can be this far ahead, seconds.
+pub const LATEST_REBOOT_S: u64 = 86_400;
 /// Longest request line that the daemon takes, its end included.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
 /// Longest reply that a client takes: a status of many thousand children fits.
@@ -370,6 +377,8 @@ mod tests {
             (Request::Stop { name: "io".into() }, r#"{"cmd":"stop","name":"io"}"#),
             (Request::Snooze { name: "io".into(), seconds: 900 }, r#"{"cmd":"snooze","name":"io","seconds":900}"#),
             (Request::Reload, r#"{"cmd":"reload"}"#),
+            (Request::Reboot { seconds: 300 }, r#"{"cmd":"reboot","seconds":300}"#),
+            (Request::RebootCancel, r#"{"cmd":"reboot-cancel"}"#),
             (Request::Events { since: Some(3), follow: true }, r#"{"cmd":"events","since":3,"follow":true}"#),
         ] {
             assert_eq!(serde_json::to_string(&request).expect("plain data"), text);

@@ -108,6 +108,12 @@ pub struct ChildStatus {
     pub last_beat_age_us: Option<u64>,
     /// Times from beat to beat, over the last minute or so.
     pub beat_interval_us: Option<Spread>,
+    /// The deadline that the intervals of this process advise; `None` before enough were seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advised_deadline_us: Option<u64>,
+    /// False alarms a year that are expected of the deadline in force, by the same model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alarms_per_year: Option<f64>,
     /// Whether its outputs are held at their safe values.
     pub safe_state: bool,
     /// Its outputs that have a safe value.

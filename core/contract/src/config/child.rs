@@ -15,8 +15,13 @@ pub struct ChildConfig {
     pub file: PathBuf,
     /// One line for people; may be empty.
     pub description: String,
-    /// Program and arguments; never empty. See [`super::find_program`] for where the program is searched.
+    /// Program and arguments; empty only with `service`. See [`super::find_program`] for where the program is searched.
     pub command: Vec<String>,
+    /// The file in which the program, which leaves its start command behind, writes its process id: a path with
+    /// `{instance}` and `{name}` in it, relative to the working directory.
+    pub pid_file: Option<String>,
+    /// In place of `command`: scripts for a service whose processes are somebody else's.
+    pub service: Option<ServiceConfig>,
     /// Whether it is to run at all.
     pub enabled: bool,
     /// How many processes run it, 1 to 256. With more than one they are called `name_0`, `name_1`, ...
@@ -39,6 +44,8 @@ pub struct ChildConfig {
     pub after: Vec<After>,
     /// How it shows that it is alive.
     pub heartbeat: HeartbeatConfig,
+    /// Its checkpoints, one entry for each lane that has some.
+    pub supervision: Vec<SupervisionConfig>,
     /// How it comes back after a fault.
     pub restart: RestartConfig,
     /// How it is asked to end.
@@ -75,9 +82,17 @@ impl ChildConfig {
 
     /// The file that instance `n` touches, if that is how it beats.
     pub fn beat_file(&self, n: u16) -> Option<PathBuf> {
-        let path = self.heartbeat.path.as_ref()?;
+        Some(self.file_of(n, self.heartbeat.path.as_ref()?))
+    }
+
+    /// The file in which instance `n` writes its process id, if it does.
+    pub fn pid_file(&self, n: u16) -> Option<PathBuf> {
+        Some(self.file_of(n, self.pid_file.as_ref()?))
+    }
+
+    fn file_of(&self, n: u16, path: &str) -> PathBuf {
         let path = path.replace("{instance}", &n.to_string()).replace("{name}", &self.instance_name(n));
-        Some(self.working_dir.as_deref().unwrap_or(Path::new("/")).join(path))
+        self.working_dir.as_deref().unwrap_or(Path::new("/")).join(path)
     }
 }
 
@@ -121,6 +136,8 @@ pub struct HeartbeatConfig {
     /// The file that is touched: a path with `{instance}` and `{name}` in it, relative to the working directory. There for
     /// [`Method::File`] only.
     pub path: Option<String>,
+    /// Which kind of socket takes the notices. Counts for [`Method::Notify`] only.
+    pub notify_socket: NotifySocket,
 }
 
 impl Default for HeartbeatConfig {
@@ -133,8 +150,62 @@ impl Default for HeartbeatConfig {
             warn_after: None,
             port: None,
             path: None,
+            notify_socket: NotifySocket::Path,
         }
     }
+}
+
+/// Which kind of socket takes the notices of sd_notify(3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotifySocket {
+    /// One in the file system.
+    #[default]
+    Path,
+    /// One without a file, for a child that does not see the runtime directory.
+    Abstract,
+}
+
+/// Scripts for a service whose processes are somebody else's, such as one of systemd's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Starts it; exit code 0 means started. Never empty.
+    pub start: Vec<String>,
+    /// Stops it. Never empty.
+    pub stop: Vec<String>,
+    /// Exit code 0 means that it runs. Never empty.
+    pub status: Vec<String>,
+    /// From the end of one run of `status` to the start of the next, 1 s to 1 day.
+    pub interval: Duration,
+    /// Then a run of `status` is killed and counts as no, 1 ms to 1 h.
+    pub timeout: Duration,
+}
+
+/// The checkpoints of one lane: in which order and within which times they are passed. `[[supervision]]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SupervisionConfig {
+    /// The lane; empty: that of the main loop.
+    pub lane: String,
+    /// All its checkpoints, 1 to 16 in all lanes together.
+    pub checkpoints: Vec<String>,
+    /// Those that may be the first; empty when the order is not supervised.
+    pub start: Vec<String>,
+    /// Which may follow which.
+    pub next: BTreeMap<String, Vec<String>>,
+    /// Times from one to another, at most 16 in all lanes together.
+    pub deadlines: Vec<CheckpointDeadline>,
+}
+
+/// How long it may take from one checkpoint to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointDeadline {
+    /// The first.
+    pub from: String,
+    /// The last; may be the same: then it is the time of a whole round.
+    pub to: String,
+    /// Shortest time, 0 to 1 day.
+    pub min: Duration,
+    /// Longest time, 1 ms to 1 day; `None`: any.
+    pub max: Option<Duration>,
 }
 
 /// The deadline of a child that says when it is ready (`method = "notify"`) and need not beat.

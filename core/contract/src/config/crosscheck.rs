@@ -177,10 +177,11 @@ fn outputs_claimed_twice(children: &[ReadChild]) -> Vec<Diagnostic> {
     findings
 }
 
-/// A control port or a file that is touched tells of one instance only.
+/// A control port, a file that is touched, a PID file tells of one instance only.
 fn heartbeats_claimed_twice(children: &[ReadChild]) -> Vec<Diagnostic> {
     let mut ports: BTreeMap<u16, String> = BTreeMap::new();
     let mut files: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut pid_files: BTreeMap<PathBuf, String> = BTreeMap::new();
     let mut findings = Vec::new();
     for ReadChild { config, positions } in children {
         let mut clash = None;
@@ -195,6 +196,11 @@ fn heartbeats_claimed_twice(children: &[ReadChild]) -> Vec<Diagnostic> {
                 && let Some(owner) = files.insert(file, name.clone())
             {
                 clash.get_or_insert(("heartbeat.path", format!("the file of {}", quote(&name)), owner));
+            }
+            if let Some(file) = config.pid_file(n)
+                && let Some(owner) = pid_files.insert(file, name.clone())
+            {
+                clash.get_or_insert(("pid_file", format!("the PID file of {}", quote(&name)), owner));
             }
         }
         if let Some((key, what, owner)) = clash {
@@ -222,13 +228,16 @@ fn priorities_above_the_watch_loop(children: &[ReadChild], loaded: &Loaded) -> V
 
 /// Every command of a child with the key it stands under.
 fn commands(child: &ChildConfig) -> impl Iterator<Item = (&'static str, &str)> {
-    let hooks = &child.hooks;
+    let (hooks, service) = (&child.hooks, child.service.as_ref());
     let checked_by = child.check.as_ref().and_then(|check| match &check.probe {
         Probe::Command(command) => Some(command),
         Probe::Tcp(_) | Probe::Http { .. } | Probe::File { .. } => None,
     });
     let all = [
         ("command", Some(&child.command)),
+        ("service.start", service.map(|service| &service.start)),
+        ("service.stop", service.map(|service| &service.stop)),
+        ("service.status", service.map(|service| &service.status)),
         ("safe_state.command", child.safe_state.command.as_ref()),
         ("check.command", checked_by),
         ("hooks.after_start", hooks.after_start.as_ref()),

@@ -28,8 +28,32 @@ pub struct DaemonConfig {
     pub log: LogConfig,
     /// The files that keep events.
     pub events: EventsConfig,
+    /// How the machine is started anew.
+    pub reboot: RebootConfig,
+    /// What remains of the original multusd's interfaces.
+    pub legacy: LegacyConfig,
     /// What children get that do not say otherwise.
     pub defaults: Defaults,
+}
+
+/// How the machine is started anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RebootConfig {
+    /// Runs when all children are stopped. Never empty.
+    pub command: Vec<String>,
+}
+
+impl Default for RebootConfig {
+    fn default() -> Self {
+        Self { command: ["systemctl", "reboot"].map(str::to_owned).to_vec() }
+    }
+}
+
+/// What remains of the original multusd's interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LegacyConfig {
+    /// The directory in which files ask for restarts, reloads and reboots; `None`: no file asks for anything.
+    pub request_dir: Option<PathBuf>,
 }
 
 /// The rights of the watch loop.
@@ -173,6 +197,8 @@ fn read_root(root: &Section<'_>) -> DaemonConfig {
         temperature: temperature(root.section("temperature")),
         log: log(root.section("log")),
         events: events(root.section("events")),
+        reboot: reboot(root.section("reboot")),
+        legacy: legacy(root.section("legacy")),
         defaults: defaults(root.section("defaults")),
     }
 }
@@ -240,6 +266,18 @@ fn events(section: Section<'_>) -> EventsConfig {
     };
     section.finish();
     events
+}
+
+fn reboot(section: Section<'_>) -> RebootConfig {
+    let reboot = RebootConfig { command: section.command("command").unwrap_or(RebootConfig::default().command) };
+    section.finish();
+    reboot
+}
+
+fn legacy(section: Section<'_>) -> LegacyConfig {
+    let request_dir = section.field("request_dir").and_then(|field| read_child::absolute_path(&field));
+    section.finish();
+    LegacyConfig { request_dir }
 }
 
 fn defaults(section: Section<'_>) -> Defaults {

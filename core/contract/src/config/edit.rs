@@ -29,6 +29,23 @@ pub fn set_enabled(path: &Path, enabled: bool) -> Result<bool, EditError> {
     Ok(true)
 }
 
+/// Replaces the text of the file at `path`, or makes the file, in one step: a full disk or a power cut leaves the old text
+/// whole. Mode and, where allowed, owner are kept; a symbolic link stays one; a new file gets the mode `new_mode`. Blocks until
+/// the disk has it.
+///
+/// # Errors
+/// The system refuses; the file is then unchanged.
+pub fn replace_file(path: &Path, text: &str, new_mode: u32) -> Result<(), EditError> {
+    let io_error = |source| EditError::Io { path: path.to_path_buf(), source };
+    match fs::canonicalize(path) {
+        Ok(path) => replace(&path, text).map_err(io_error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+            swap_in(path, text, None, new_mode).map_err(io_error)
+        }
+        Err(error) => Err(io_error(error)),
+    }
+}
+
 /// Why a file could not be changed.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -74,11 +91,16 @@ fn with_enabled(text: &str, enabled: bool) -> Result<String, String> {
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let old = path.metadata()?;
+    swap_in(path, text, Some(&old), old.mode() & 0o7777)
+}
+
+/// Writes beside the file, then puts the new one in its place.
+fn swap_in(path: &Path, text: &str, like: Option<&fs::Metadata>, mode: u32) -> io::Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let beside = dir.join(format!(".{}.{}.new", name.to_string_lossy(), std::process::id()));
-    let written = write_synced(&beside, text, &old).and_then(|()| fs::rename(&beside, path));
+    let written = write_synced(&beside, text, like, mode).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         // Nothing more can be done if this fails, too: the file is hidden and has no meaning.
         let _ = fs::remove_file(&beside);
@@ -87,12 +109,14 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn write_synced(path: &Path, text: &str, like: &fs::Metadata) -> io::Result<()> {
+fn write_synced(path: &Path, text: &str, like: Option<&fs::Metadata>, mode: u32) -> io::Result<()> {
     let _ = fs::remove_file(path);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    // Only root may give files away; everybody else keeps the file as the one who changed it.
-    let _ = fchown(&file, Some(like.uid()), Some(like.gid()));
-    file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o7777))?;
+    if let Some(like) = like {
+        // Only root may give files away; everybody else keeps the file as the one who changed it.
+        let _ = fchown(&file, Some(like.uid()), Some(like.gid()));
+    }
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -133,6 +157,14 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).expect("readable"), "command = [\"a\"]\nenabled = false\n");
         assert_eq!(file.metadata().expect("exists").mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 2, "nothing is left behind");
+
+        replace_file(&link, "instances = 2\n", 0o600).expect("writable");
+        assert_eq!(fs::read_to_string(&file).expect("readable"), "instances = 2\n");
+        assert_eq!(file.metadata().expect("exists").mode() & 0o777, 0o640, "the mode of the old one");
+        let new = dir.path().join("new.toml");
+        replace_file(&new, "x = 1\n", 0o600).expect("writable");
+        assert_eq!(new.metadata().expect("exists").mode() & 0o777, 0o600);
+        assert!(replace_file(&dir.path().join("no/where.toml"), "", 0o600).is_err());
 
         let missing = set_enabled(&dir.path().join("none.toml"), true).expect_err("is not there");
         assert!(missing.to_string().contains("none.toml"));

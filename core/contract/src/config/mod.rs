@@ -24,14 +24,17 @@ use std::io;
 use std::path::Path;
 
 pub use child::{
-    After, CheckConfig, ChildConfig, ChildLogConfig, Defaults, EdgePolicy, Endpoint, HeartbeatConfig, HooksConfig,
-    LONGEST_NAME, LimitsConfig, MOST_AFTER, MOST_DELAYS, MOST_INSTANCES, Method, NO_DEADLINE, OutputValue,
-    PeriodicConfig, Policy, Probe, RestartConfig, SafeStateConfig, ScheduleConfig, SnoozeOutputs, StopConfig,
-    name_fault,
+    After, CheckConfig, CheckpointDeadline, ChildConfig, ChildLogConfig, Defaults, EdgePolicy, Endpoint,
+    HeartbeatConfig, HooksConfig, LONGEST_NAME, LimitsConfig, MOST_AFTER, MOST_DELAYS, MOST_INSTANCES, Method,
+    NO_DEADLINE, NotifySocket, OutputValue, PeriodicConfig, Policy, Probe, RestartConfig, SafeStateConfig,
+    ScheduleConfig, ServiceConfig, SnoozeOutputs, StopConfig, SupervisionConfig, name_fault,
 };
-pub use daemon::{DaemonConfig, EventsConfig, LogConfig, LogLevel, RealtimeConfig, StartsConfig, TemperatureConfig};
+pub use daemon::{
+    DaemonConfig, EventsConfig, LegacyConfig, LogConfig, LogLevel, RealtimeConfig, RebootConfig, StartsConfig,
+    TemperatureConfig,
+};
 pub use diagnose::{Diagnostic, Severity};
-pub use edit::{EditError, set_enabled};
+pub use edit::{EditError, replace_file, set_enabled};
 pub use program::{ProgramError, find_program, find_program_in};
 pub use units::{format_duration, format_size, parse_duration, parse_size, signal_name, signal_names, signal_number};
 

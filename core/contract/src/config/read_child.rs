@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use multus_ipc::checkpoint::{MAX_CHECKPOINTS, MAX_DEADLINES, MAX_SECTIONS};
+
 use super::child::*;
 use super::source::{Field, Outcome, Section, Source};
 use super::units::{quote, signal_name, signal_names, signal_number};
@@ -29,15 +31,31 @@ pub(crate) fn read(
 
 fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -> ChildConfig {
     let instances = root.integer("instances", 1..=i64::from(MOST_INSTANCES), 1);
-    let command = root.field("command");
-    if command.is_none() {
-        root.error("command", "missing, expected a program and its arguments such as [\"multus-modbus\"]");
+    let (command, service, pid_file) =
+        (root.field("command"), service(root.section("service")), root.field("pid_file"));
+    match (&command, &service) {
+        (None, None) => {
+            root.error("command", "missing, expected a program and its arguments such as [\"multus-modbus\"]");
+        }
+        (Some(command), Some(_)) => command.error("a child has either a command or a [service], not both"),
+        _ => {}
+    }
+    if let (Some(field), Some(_)) = (&pid_file, &service) {
+        field.error("a [service] has its status script instead");
+    }
+    // Neither a program that leaves its start command behind nor a service is likely to know multusd.
+    let is_foreign = service.is_some() || pid_file.is_some();
+    let mut inherited = defaults.heartbeat.clone();
+    if is_foreign {
+        inherited.method = Method::None;
     }
     let child = ChildConfig {
         name: name.to_owned(),
         file: file.to_path_buf(),
         description: root.text("description").unwrap_or_default(),
         command: command.and_then(|field| field.command()).unwrap_or_default(),
+        pid_file: pid_file.and_then(|field| file_of_instance(&field, instances)),
+        service,
         enabled: root.boolean("enabled", true),
         instances,
         user: root.text("user"),
@@ -48,7 +66,8 @@ fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -
         umask: root.field("umask").and_then(|field| field.octal(0o777)),
         no_new_privileges: root.boolean("no_new_privileges", true),
         after: root.field("after").map_or_else(Vec::new, |field| after(&field, name)),
-        heartbeat: child_heartbeat(root.section("heartbeat"), &defaults.heartbeat, instances),
+        heartbeat: child_heartbeat(root.section("heartbeat"), &inherited, instances),
+        supervision: supervision(root),
         restart: restart(root.section("restart"), &defaults.restart, defaults.degraded_after).0,
         stop: stop(root.section("stop"), defaults.stop),
         safe_state: safe_state(root.section("safe_state")),
@@ -58,6 +77,17 @@ fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -
         hooks: hooks(root.section("hooks")),
         log: log(root.section("log"), defaults.log),
     };
+    if !child.supervision.is_empty() && child.heartbeat.method != Method::SharedMemory {
+        root.error("supervision", "only a child that beats with the method \"shared-memory\" can pass checkpoints");
+    }
+    if child.service.is_some() {
+        if matches!(child.heartbeat.method, Method::SharedMemory | Method::Notify) {
+            root.error("heartbeat.method", "the processes of a [service] are not ours: none, control-port or file");
+        }
+        if child.hooks.after_stop.is_some() {
+            root.error("hooks.after_stop", "a [service] has its stop script instead");
+        }
+    }
     let longest = child.instance_name(instances.saturating_sub(1));
     if let Some(fault) = name_fault(name).or_else(|| name_fault(&longest)) {
         root.error("", fault);
@@ -65,9 +95,118 @@ fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -
     child
 }
 
+/// Bytes in the longest name of a checkpoint: two of them fit into the 64 bytes that a fault has for them.
+const LONGEST_CHECKPOINT: usize = 28;
+
+/// `[[supervision]]`: the checkpoints of each lane.
+fn supervision(root: &Section<'_>) -> Vec<SupervisionConfig> {
+    let Some(field) = root.field("supervision") else { return Vec::new() };
+    let mut lanes = BTreeSet::new();
+    let sections: Vec<SupervisionConfig> = field
+        .elements()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|element| {
+            let lane = supervised_lane(table_of(element, "the checkpoints of a lane")?);
+            if !lanes.insert(lane.lane.clone()) {
+                element.error(format!("the lane {} has two of these sections, expected one", quote(&lane.lane)));
+            }
+            Some(lane)
+        })
+        .collect();
+    let checkpoints: usize = sections.iter().map(|s| s.checkpoints.len()).sum();
+    let deadlines: usize = sections.iter().map(|s| s.deadlines.len()).sum();
+    for (found, most, what) in [
+        (checkpoints, MAX_CHECKPOINTS, "checkpoints"),
+        (deadlines, MAX_DEADLINES, "deadlines"),
+        (sections.len(), MAX_SECTIONS, "lanes"),
+    ] {
+        if found > most {
+            field.error(format!("{found} {what}, at most {most} fit into a heartbeat page"));
+        }
+    }
+    sections
+}
+
+fn supervised_lane(section: Section<'_>) -> SupervisionConfig {
+    let lane = section.field("lane").and_then(|field| field.line(32)).unwrap_or_default();
+    let Some(all) = section.field("checkpoints") else {
+        section.error("checkpoints", "missing, expected the names of its checkpoints such as [\"read\", \"write\"]");
+        return SupervisionConfig::default();
+    };
+    let mut checkpoints: Vec<String> = Vec::new();
+    for field in all.elements().unwrap_or_default() {
+        let Some(name) = field.line(LONGEST_CHECKPOINT) else { continue };
+        if name.is_empty() || checkpoints.contains(&name) {
+            field.error(format!("the checkpoint {} is empty or there twice", quote(&name)));
+        } else {
+            checkpoints.push(name);
+        }
+    }
+    let known = |field: &Field<'_>| {
+        let name = field.text()?;
+        if !checkpoints.contains(&name) {
+            field.unknown_word(&name, "one of the checkpoints of this lane", checkpoints.iter().map(String::as_str));
+            return None;
+        }
+        Some(name)
+    };
+    let start = section.field("start").map_or_else(Vec::new, |field| list(&field, known));
+    let order = section.field("next");
+    let mut next = BTreeMap::new();
+    for (from, field) in order.as_ref().and_then(Field::entries).unwrap_or_default() {
+        if !checkpoints.contains(&from) {
+            field.unknown_word(&from, "one of the checkpoints of this lane", checkpoints.iter().map(String::as_str));
+        }
+        next.insert(from, list(&field, known));
+    }
+    if order.is_some() && start.is_empty() {
+        section.error("start", "missing, expected the checkpoints that may be the first");
+    }
+    if let (None, Some(field)) = (&order, section.field("start")) {
+        field.error("without next, which says what may follow what, this means nothing");
+    }
+    let deadlines = section.field("deadline").map_or_else(Vec::new, |field| {
+        list(&field, |element| {
+            let section = table_of(element, "from, to, min and max")?;
+            let end = |key| match section.field(key) {
+                Some(field) => known(&field),
+                None => {
+                    section.error(key, "missing, expected one of the checkpoints of this lane");
+                    None
+                }
+            };
+            let (from, to) = (end("from"), end("to"));
+            let min = section.duration("min", Duration::ZERO..=DAY, Duration::ZERO);
+            let written = section.field("max");
+            let max = written.as_ref().and_then(|field| field.duration(MS..=DAY));
+            if let (Some(field), Some(max)) = (&written, max)
+                && max <= min
+            {
+                field.error("not longer than min: every time would be too short or too long");
+            }
+            if written.is_none() && min.is_zero() {
+                section.error("max", "missing, expected min, max or both");
+            }
+            section.finish();
+            Some(CheckpointDeadline { from: from?, to: to?, min, max })
+        })
+    });
+    section.finish();
+    SupervisionConfig { lane, checkpoints, start, next, deadlines }
+}
+
+fn table_of<'a>(field: &Field<'a>, what: &str) -> Option<Section<'a>> {
+    let section = field.as_section();
+    if section.is_none() {
+        field.error(format!("expected a table with {what}"));
+    }
+    section
+}
+
 /// `[heartbeat]` of a child: what is inherited, and what only a child itself can say.
 fn child_heartbeat(section: Section<'_>, default: &HeartbeatConfig, instances: u16) -> HeartbeatConfig {
-    let (port, path) = (section.field("port"), section.field("path"));
+    let (port, path, socket) = (section.field("port"), section.field("path"), section.field("notify_socket"));
     let config = read_heartbeat(&section, default);
     let missing = |key, what| section.error(key, format!("missing, expected {what}"));
     let useless =
@@ -85,7 +224,7 @@ fn child_heartbeat(section: Section<'_>, default: &HeartbeatConfig, instances: u
         }
     };
     let path = match (config.method, path) {
-        (Method::File, Some(field)) => beat_file(&field, instances),
+        (Method::File, Some(field)) => file_of_instance(&field, instances),
         (Method::File, None) => {
             missing("path", "the file that it touches");
             None
@@ -95,11 +234,37 @@ fn child_heartbeat(section: Section<'_>, default: &HeartbeatConfig, instances: u
             None
         }
     };
+    if let Some(field) = socket.as_ref().filter(|_| config.method != Method::Notify) {
+        useless(field, Method::Notify);
+    }
+    let words = [("path", NotifySocket::Path), ("abstract", NotifySocket::Abstract)];
+    let notify_socket = socket.and_then(|field| field.word(&words)).unwrap_or_default();
     section.finish();
-    HeartbeatConfig { port, path, ..config }
+    HeartbeatConfig { port, path, notify_socket, ..config }
 }
 
-fn beat_file(field: &Field<'_>, instances: u16) -> Option<String> {
+/// `[service]`: all three scripts.
+fn service(section: Section<'_>) -> Option<ServiceConfig> {
+    let script = |key| {
+        let field = section.field(key);
+        if section.is_present() && field.is_none() {
+            section.error(key, "missing, expected a program and its arguments");
+        }
+        field.and_then(|field| field.command()).unwrap_or_default()
+    };
+    let service = ServiceConfig {
+        start: script("start"),
+        stop: script("stop"),
+        status: script("status"),
+        interval: section.duration("interval", Duration::from_secs(1)..=DAY, Duration::from_secs(10)),
+        timeout: section.duration("timeout", MS..=HOUR, Duration::from_secs(10)),
+    };
+    let present = section.is_present();
+    section.finish();
+    present.then_some(service)
+}
+
+fn file_of_instance(field: &Field<'_>, instances: u16) -> Option<String> {
     let path = field.line(4095)?;
     if instances > 1 && !path.contains("{instance}") && !path.contains("{name}") {
         field.error("every instance needs a file of its own, expected {instance} or {name} somewhere in the path");
@@ -139,7 +304,7 @@ fn read_heartbeat(section: &Section<'_>, default: &HeartbeatConfig) -> Heartbeat
     {
         field.error("not shorter than the deadline: the fault would come first");
     }
-    HeartbeatConfig { method, deadline, startup, min_interval, warn_after, port: None, path: None }
+    HeartbeatConfig { method, deadline, startup, min_interval, warn_after, ..HeartbeatConfig::default() }
 }
 
 fn method(field: &Field<'_>) -> Option<Method> {

@@ -103,6 +103,80 @@ fn checks_and_heartbeats_of_foreign_programs() {
 }
 
 #[test]
+fn checkpoints_are_read_and_checked() {
+    let table = |rest: &str| format!("[[supervision]]\ncheckpoints = [\"a\", \"b\"]\n{rest}");
+    let good = table(
+        "start = [\"a\"]\nnext = { a = [\"b\"], b = [\"a\"] }\ndeadline = [{ from = \"a\", to = \"a\", max = \"5ms\" }]",
+    );
+    let (read, findings) = child(&good);
+    assert_eq!(findings, [""; 0]);
+    let lane = &read.expect("no errors").supervision[0];
+    assert_eq!((lane.lane.as_str(), &lane.next["b"]), ("", &vec!["a".to_owned()]));
+    let whole_round = CheckpointDeadline {
+        from: "a".into(),
+        to: "a".into(),
+        min: Duration::ZERO,
+        max: Some(Duration::from_millis(5)),
+    };
+    assert_eq!(lane.deadlines, [whole_round]);
+    let many: Vec<String> = (0..17).map(|n| format!("\"c{n}\"")).collect();
+    for (text, word) in [
+        (table("start = [\"x\"]\nnext = { a = [\"b\"] }"), "one of the checkpoints"),
+        (table("start = [\"a\"]\nnext = { x = [\"b\"] }"), "one of the checkpoints"),
+        (table("start = [\"a\"]"), "without next"),
+        (table("next = { a = [\"b\"] }"), "start: missing"),
+        (table("deadline = [{ from = \"a\", to = \"b\" }]"), "expected min, max or both"),
+        (table("deadline = [{ from = \"a\", max = \"5ms\" }]"), "to: missing"),
+        (table("deadline = [{ from = \"a\", to = \"b\", min = \"5ms\", max = \"5ms\" }]"), "not longer than min"),
+        (table("deadline = [{ from = \"a\", to = \"c\", max = \"5ms\" }]"), "one of the checkpoints"),
+        (table("deadlines = []"), "unknown key"),
+        (table("[[supervision]]\ncheckpoints = [\"c\"]"), "two of these"),
+        ("[[supervision]]\ncheckpoints = [\"a\", \"a\"]".into(), "there twice"),
+        ("[[supervision]]\nlane = \"x\"".into(), "checkpoints: missing"),
+        (format!("[[supervision]]\ncheckpoints = [{}]", many.join(", ")), "17 checkpoints"),
+        ("supervision = 3".into(), "a list"),
+        ("supervision = [3]".into(), "a table"),
+        (table("[heartbeat]\nmethod = \"notify\""), "shared-memory"),
+    ] {
+        let (read, findings) = child(&text);
+        assert!(read.is_none() && findings.iter().any(|f| f.contains(word)), "{text}: {findings:?}");
+    }
+}
+
+#[test]
+fn services_and_programs_in_the_background_are_read_and_checked() {
+    let read = |text: &str| {
+        let (child, findings) = parse_child("c", text, Path::new("c.toml"), &Defaults::default());
+        (child, findings.iter().map(Diagnostic::to_string).collect::<Vec<_>>())
+    };
+    let service = |rest: &str| format!("[service]\nstart = [\"a\"]\nstop = [\"b\"]\nstatus = [\"c\"]\n{rest}");
+    let (child, findings) = read(&service(""));
+    assert_eq!(findings, [""; 0]);
+    let child = child.expect("no errors");
+    let ten = Duration::from_secs(10);
+    let scripts = child.service.expect("it is there");
+    assert_eq!((scripts.start, scripts.interval, scripts.timeout), (vec!["a".to_owned()], ten, ten));
+    assert_eq!((child.command.len(), child.heartbeat.method), (0, Method::None));
+    let (child, _) = read("command = [\"x\"]\npid_file = \"{name}-{instance}.pid\"\nworking_dir = \"/run\"");
+    let child = child.expect("no errors");
+    assert_eq!((child.pid_file(0), child.heartbeat.method), (Some("/run/c-0.pid".into()), Method::None));
+    for (text, word) in [
+        (service("interval = \"999ms\""), "too short"),
+        (service("[heartbeat]\nmethod = \"notify\""), "are not ours"),
+        (service("[hooks]\nafter_stop = [\"x\"]"), "stop script instead"),
+        (format!("pid_file = \"/x\"\n{}", service("")), "status script instead"),
+        ("[service]\nstart = [\"a\"]\nstop = [\"b\"]".into(), "service.status: missing"),
+    ] {
+        let (child, findings) = read(&text);
+        assert!(child.is_none() && findings.len() == 1 && findings[0].contains(word), "{text}: {findings:?}");
+    }
+    let shared = b"command = [\"/bin/true\"]\npid_file = \"/run/x.pid\"\n";
+    let dir = Dir::with(&[("children/a.toml", shared), ("children/b.toml", shared)]);
+    let findings = dir.findings();
+    assert!(findings.len() == 1 && findings[0].contains("the PID file of \"b\" is that of \"a\""), "{findings:?}");
+}
+
+#[test]
 fn a_bare_command_is_enough_and_gets_all_defaults() {
     let (child, findings) = child("");
     assert_eq!(findings, [""; 0]);
@@ -155,6 +229,14 @@ fn every_mistake_names_its_line_key_and_cure() {
         ("heartbeat.method = \"file\"", ":2: heartbeat.path: missing, expected the file that it touches"),
         ("heartbeat.path = \"/x\"", "only the method \"file\" has it"),
         ("instances = 2\nheartbeat = { method = \"file\", path = \"x\" }", "every instance needs a file of its own"),
+        ("heartbeat.notify_socket = \"abstract\"", "only the method \"notify\" has it"),
+        ("heartbeat = { method = \"notify\", notify_socket = \"abstrakt\" }", "did you mean \"abstract\"?"),
+        ("instances = 2\npid_file = \"/run/x.pid\"", "every instance needs a file of its own"),
+        ("pid_file = \"\"", "pid_file: empty"),
+        (
+            "service = { start = [\"/bin/true\"], stop = [\"/bin/true\"], status = [\"/bin/true\"] }",
+            "command: a child has either a command or a [service]",
+        ),
         ("heartbeat.min_interval = \"1s\"", "not shorter than the deadline"),
         ("heartbeat = 5", "heartbeat: found the integer 5, expected a table"),
         ("enabled = \"yes\"", "enabled: found the text \"yes\", expected true or false"),
@@ -257,6 +339,8 @@ fn mistakes_of_the_daemons_file_are_found() {
         ("[defaults.heartbeat]\ndeadline = \"1us\"", "defaults.heartbeat.deadline: \"1us\" is too short"),
         ("[defaults.check]", "defaults.check: unknown key"),
         ("max_children = 0", "expected an integer from 1"),
+        ("[reboot]\ncommand = []", "empty, expected a program"),
+        ("[legacy]\nrequest_dir = \"tmp\"", "is a relative path"),
     ] {
         let (_, findings) = parse_daemon(text, Path::new("multusd.toml"));
         let lines: Vec<_> = findings.iter().map(Diagnostic::to_string).collect();

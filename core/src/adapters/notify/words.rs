@@ -26,6 +26,8 @@ pub enum Notice {
     Reloading,
     /// `ERRNO=n`
     Errno(i32),
+    /// `MAINPID=n`; `None` when that is no process id at all.
+    MainPid(Option<i32>),
 }
 
 /// The notices of a datagram, in its order. What is unknown or malformed is left out, as systemd does: a newer program
@@ -45,6 +47,7 @@ pub fn parse(datagram: &[u8]) -> Vec<Notice> {
             (b"WATCHDOG_USEC", _) => number().map(Notice::Deadline),
             (b"EXTEND_TIMEOUT_USEC", _) => number().map(Notice::Extend),
             (b"ERRNO", _) => number().and_then(|n| i32::try_from(n).ok()).map(Notice::Errno),
+            (b"MAINPID", _) => Some(Notice::MainPid(number().and_then(|n| i32::try_from(n).ok()).filter(|n| *n > 1))),
             (b"STATUS", text) => {
                 let text: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect();
                 let end = (0..=MAX_STATUS.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
@@ -66,8 +69,17 @@ mod tests {
         let text = b"READY=1\nSTATUS=Serving 3 clients\nWATCHDOG=1\nWATCHDOG_USEC=20000\nMAINPID=7\nX=y\nnonsense\n";
         assert_eq!(
             parse(text),
-            [Notice::Ready, Notice::Status("Serving 3 clients".into()), Notice::Beat, Notice::Deadline(20_000)]
+            [
+                Notice::Ready,
+                Notice::Status("Serving 3 clients".into()),
+                Notice::Beat,
+                Notice::Deadline(20_000),
+                Notice::MainPid(Some(7))
+            ]
         );
+        for nonsense in ["", "x", "-7", "0", "1", "7 8", "2147483648", "1000000000000000000000000000000"] {
+            assert_eq!(parse(format!("MAINPID={nonsense}").as_bytes()), [Notice::MainPid(None)], "{nonsense}");
+        }
         assert_eq!(parse(b"WATCHDOG=trigger"), [Notice::Trigger]);
         assert_eq!(
             parse(b"EXTEND_TIMEOUT_USEC=5\nSTOPPING=1\nRELOADING=1\nERRNO=2"),

@@ -9,7 +9,7 @@ use super::event::event_line;
 use super::state::{marks, state};
 use super::text::{Line, Tone, flowed, wrapped};
 use super::timeline::timeline;
-use super::units::{ago, clock, count, of_limit, time_us};
+use super::units::{ago, alarms_words, clock, count, of_limit, time_us};
 
 /// What is known about one child.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,9 @@ impl Detail<'_> {
         field("beats", self.beats(columns.saturating_sub(LABEL)));
         if !self.history.is_empty() {
             field("", sparkline(self.history, columns.saturating_sub(LABEL)));
+        }
+        if let Some(advice) = advice(child) {
+            field("advice", Line::plain(advice));
         }
         let restarts = u64::min(child.restarts, 1 << 31);
         field(
@@ -133,6 +136,14 @@ impl Detail<'_> {
 
 const LABEL: usize = 10;
 const EVENTS: usize = 10;
+
+/// What the intervals that were seen say about the deadline.
+fn advice(child: &ChildStatus) -> Option<String> {
+    #[expect(clippy::cast_precision_loss, reason = "deadlines are at most a day")]
+    let advised = child.advised_deadline_us? as f64;
+    let expected = child.alarms_per_year.map_or_else(String::new, |alarms| format!("; now {}", alarms_words(alarms)));
+    Some(format!("a deadline of {}{expected}", time_us(advised)))
+}
 
 #[cfg(test)]
 mod tests {

@@ -45,9 +45,14 @@ fn tone_of(event: &Event) -> Tone {
     use EventKind as Kind;
     match event.event_kind() {
         Some(Kind::Fault | Kind::Degraded | Kind::TooHot | Kind::HelperStuck) => Tone::Bad,
-        Some(Kind::CommandFailed | Kind::Reduced | Kind::LateWakeup | Kind::Blocked | Kind::LeftoversKilled) => {
-            Tone::Warn
-        }
+        Some(
+            Kind::CommandFailed
+            | Kind::Reduced
+            | Kind::LateWakeup
+            | Kind::Blocked
+            | Kind::LeftoversKilled
+            | Kind::RebootScheduled,
+        ) => Tone::Warn,
         Some(Kind::Ready | Kind::Recovered | Kind::Healthy | Kind::CooledDown | Kind::HelperRecovered) => Tone::Good,
         _ => Tone::Plain,
     }

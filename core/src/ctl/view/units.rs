@@ -97,6 +97,17 @@ fn digits(value: f64) -> String {
     }
 }
 
+/// How many false alarms are expected.
+pub(crate) fn alarms_words(per_year: f64) -> String {
+    if per_year < 0.001 {
+        "less than one false alarm in 1000 years expected".into()
+    } else if per_year < 1.0 {
+        format!("one false alarm in {:.0} years expected", 1.0 / per_year)
+    } else {
+        format!("{per_year:.0} false alarms a year expected")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

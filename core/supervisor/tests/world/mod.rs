@@ -3,8 +3,10 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by several test programs, each of which uses a part")]
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 
 use multus_ipc::MonoNs;
+use multus_ipc::checkpoint;
 use multus_ipc::heartbeat::RawBeat;
 use multus_ipc::words::{EventKind, FaultKind, StateCode};
 use multus_supervisor::{Child, Command, Event, ExitStatus, Job, JobResult, Policy, Settings, Supervisor, World};
@@ -33,6 +35,23 @@ pub enum Process {
     Dead,
 }
 
+/// The checkpoints of a page. A copy begins anew, as the page of the next process does.
+#[derive(Debug)]
+pub struct CheckpointPage(pub Vec<AtomicU64>, checkpoint::Plan);
+
+impl CheckpointPage {
+    pub fn new(plan: &checkpoint::Plan) -> Self {
+        let words = plan.words().iter().copied().chain(std::iter::repeat(0));
+        Self(words.take(checkpoint::WORDS).map(AtomicU64::new).collect(), plan.clone())
+    }
+}
+
+impl Clone for CheckpointPage {
+    fn clone(&self) -> Self {
+        Self::new(&self.1)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Slot {
     pub process: Process,
@@ -51,6 +70,7 @@ pub struct Slot {
     pub dies_at: u64,
     pub spawns: u32,
     pub removed: bool,
+    pub checkpoints: CheckpointPage,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +123,7 @@ impl World0 {
             dies_at: u64::MAX,
             spawns: 0,
             removed: false,
+            checkpoints: CheckpointPage::new(&checkpoint::Plan::default()),
         };
         let sim = Sim {
             now: S,
@@ -280,6 +301,10 @@ impl World for Sim {
         None
     }
 
+    fn checkpoints(&self, slot: usize) -> checkpoint::Reader<'_> {
+        checkpoint::Reader::new(&self.slots[slot].checkpoints.0)
+    }
+
     fn is_ready(&self, slot: usize) -> bool {
         self.slots[slot].ready
     }
@@ -309,6 +334,7 @@ impl World for Sim {
         slot.process = Process::Asked;
         slot.spawns += 1;
         slot.raw = RawBeat::default();
+        slot.checkpoints = slot.checkpoints.clone();
         slot.ready = false;
         slot.whole = true;
         slot.hanging = false;
@@ -332,9 +358,11 @@ impl World for Sim {
         };
     }
 
-    fn collect_evidence(&mut self, slot: usize, generation: u32) {
+    fn collect_evidence(&mut self, slot: usize, generation: u32, ended: bool) {
         self.evidence += 1;
-        self.answer(3 * self.latency, Event::EvidenceCollected { slot, generation });
+        if !ended {
+            self.answer(3 * self.latency, Event::EvidenceCollected { slot, generation });
+        }
     }
 
     fn ask_to_stop(&mut self, i: usize, generation: u32) {
