@@ -328,11 +328,8 @@ fn start_anew(command: &[String]) -> Result<(), String> {
         log::error!("[reboot] command {program}: {what}");
         format!("[reboot] command {program}: {what}; the machine was not started anew")
     };
-    let mut started = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .spawn()
-        .map_err(|error| failed(&error))?;
+    let mut started =
+        Command::new(program).args(arguments).stdin(Stdio::null()).spawn().map_err(|error| failed(&error))?;
     let begun = MonoNs::now();
     loop {
         match started.try_wait() {

@@ -76,7 +76,9 @@ fn in_lane(number: u64, name: &str) -> String {
 
 fn exec(step: u64, error: u64) -> String {
     let what = match Step::from_code(step) {
-        Some(Step::PidFileMissing) => return "its start command left a process behind, but no PID file (pid_file)".into(),
+        Some(Step::PidFileMissing) => {
+            return "its start command left a process behind, but no PID file (pid_file)".into();
+        }
         Some(Step::PidFileText) => return "its PID file holds no process id; its log tells what it holds".into(),
         Some(Step::PidFileForeign) => return format!("its PID file names {error}, which is no process of this child"),
         Some(Step::Foreground) => return "its start command does not end; without pid_file it may stay".into(),

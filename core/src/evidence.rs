@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,7 +162,7 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
     let mut poll = Poll::new()?;
     poll.registry().register(&mut SourceFd(&ends.wake.raw()), Token(0), Interest::READABLE)?;
     let mut events = Events::with_capacity(4);
-    let mut samples: Vec<VecDeque<Sample>> = Vec::new();
+    let mut samples: Vec<Sampled> = Vec::new();
     let mut sampled = MonoNs(0);
     let mut open: VecDeque<Open> = VecDeque::new();
     while !end.load(std::sync::atomic::Ordering::Relaxed) {
@@ -172,7 +173,7 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
         ends.lane.beat();
         ends.wake.drain();
         while let Ok(case) = ends.cases.pop() {
-            let before = samples.get(case.slot).and_then(VecDeque::back);
+            let before = samples.get(case.slot).and_then(|s| s.kept.back());
             let mut report = if case.ended { Report::ended() } else { look(&case, before) };
             let text = Text::new(&report.sentence);
             let found = Found { slot: case.slot, generation: case.generation, looks_like: report.looks_like, text };
@@ -183,8 +184,9 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
             }
             let until = MonoNs(if case.detected == 0 { MonoNs::now().0 } else { case.detected });
             if let Some(page) = ends.shared.traces.read(case.slot, case.generation) {
-                let none = VecDeque::new();
-                report.body += &flight::describe(&page, samples.get(case.slot).unwrap_or(&none), case.pid, until);
+                let none = Sampled::default();
+                let samples = &samples.get(case.slot).unwrap_or(&none).kept;
+                report.body += &flight::describe(&page, samples, case.pid, until);
             }
             match keep(&ends.shared.faults_dir, &case, &report) {
                 Ok(kept) => open.push_back(kept),
@@ -211,20 +213,33 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
     Ok(())
 }
 
+/// How a slot's processes were treated by the kernel.
+#[derive(Debug, Default)]
+struct Sampled {
+    kept: VecDeque<Sample>,
+    /// The accounting of this process, held open: to open it each time costs ten times as much as to read it.
+    file: Option<(u32, File)>,
+}
+
 /// Once a second: how long each child has run and waited for a processor, so that a fault can say what changed.
-fn sample(samples: &mut Vec<VecDeque<Sample>>, status: &[AtomicU64], lane: &Lane) {
+fn sample(samples: &mut Vec<Sampled>, status: &[AtomicU64], lane: &Lane) {
     let Ok(reader) = status::Reader::new(status) else { return };
-    samples.resize(reader.slots(), VecDeque::new());
-    for (slot, kept) in samples.iter_mut().enumerate() {
+    samples.resize_with(reader.slots(), Sampled::default);
+    for (slot, sampled) in samples.iter_mut().enumerate() {
         let Ok(Some(record)) = reader.slot(slot) else { continue };
-        if record.pid == 0 {
-            continue;
+        if sampled.file.as_ref().is_none_or(|(pid, _)| *pid != record.pid) {
+            let path = format!("/proc/{}/schedstat", record.pid);
+            sampled.file = File::open(path).ok().map(|file| (record.pid, file)).filter(|_| record.pid != 0);
         }
-        if let Some((ran_ns, waited_ns)) = schedstat(Path::new(&format!("/proc/{}/schedstat", record.pid))) {
-            if kept.len() >= KEPT_SAMPLES {
-                kept.pop_front();
+        let mut text = [0; 96];
+        let read = sampled.file.as_ref().and_then(|(_, file)| file.read_at(&mut text, 0).ok()).unwrap_or(0);
+        if let Some((ran_ns, waited_ns)) = accounting(&String::from_utf8_lossy(&text[..read])) {
+            if sampled.kept.len() >= KEPT_SAMPLES {
+                sampled.kept.pop_front();
             }
-            kept.push_back(Sample { pid: record.pid, at: MonoNs::now(), ran_ns, waited_ns });
+            sampled.kept.push_back(Sample { pid: record.pid, at: MonoNs::now(), ran_ns, waited_ns });
+        } else {
+            sampled.file = None;
         }
         if slot % 64 == 63 {
             lane.beat();
@@ -393,7 +408,10 @@ fn threads(proc: &Path) -> Vec<Thread> {
 
 /// Time on a processor and time waiting for one, ns.
 fn schedstat(path: &Path) -> Option<(u64, u64)> {
-    let text = fs::read_to_string(path).ok()?;
+    accounting(&fs::read_to_string(path).ok()?)
+}
+
+fn accounting(text: &str) -> Option<(u64, u64)> {
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }

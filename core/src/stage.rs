@@ -28,7 +28,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::launcher::orphans;
@@ -391,7 +391,6 @@ struct Tree {
     signals: SignalFd,
     environment: Vec<CString>,
     report: Option<File>,
-    multusd: Pid,
 }
 
 enum Event {
@@ -417,25 +416,27 @@ const ASKING: [Signal; 10] = [
     Signal::SIGPWR,
 ];
 
+/// Sent by the kernel when the thread of multusd that started this process is gone: none of those that ask to stop, because
+/// the other threads may still be there then, which looks like an ordinary stop.
+const MULTUSD_DIED: Signal = Signal::SIGVTALRM;
+
 impl Tree {
     fn new(report: File) -> io::Result<Self> {
-        let multusd = getppid();
         let _ = nix::sys::prctl::set_name(c"multus-stage");
         let mut set: SigSet = ASKING.into_iter().collect();
         set.add(Signal::SIGCHLD);
+        set.add(MULTUSD_DIED);
         set.thread_block()?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         nix::sys::prctl::set_child_subreaper(true)?;
         // In place of SIGKILL, so that there is time to take along what descends from here.
-        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        nix::sys::prctl::set_pdeathsig(MULTUSD_DIED)?;
         // The watch library of systemd compares WATCHDOG_PID with the process that reads it, which is another one.
         let environment = std::env::vars_os()
             .filter(|(name, _)| name != REPORT_VARIABLE && name != "WATCHDOG_PID")
-            .filter_map(|(name, value)| {
-                CString::new([name.into_vec(), value.into_vec()].join(&b'=')).ok()
-            })
+            .filter_map(|(name, value)| CString::new([name.into_vec(), value.into_vec()].join(&b'=')).ok())
             .collect();
-        Ok(Self { signals, environment, report: Some(report), multusd })
+        Ok(Self { signals, environment, report: Some(report) })
     }
 
     /// Starts a program with the signals that a new program may expect.
@@ -470,10 +471,10 @@ impl Tree {
         let mut events = Vec::new();
         while let Ok(Some(info)) = self.signals.read_signal() {
             let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            if signal == Some(MULTUSD_DIED) {
+                die_with_all();
+            }
             events.extend(signal.filter(|signal| *signal != Signal::SIGCHLD).map(Event::Asked));
-        }
-        if getppid() != self.multusd {
-            die_with_all();
         }
         while let Ok(Some((pid, status))) = sys::reap_any() {
             events.push(Event::Ended(pid, status));

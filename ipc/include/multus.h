@@ -1,5 +1,5 @@
 /*
- * multus.h - heartbeats for programs that multusd supervises. C99 and C++. Manual page: multus(3).
+ * multus.h - heartbeats, inputs and outputs for programs that multusd supervises. C99 and C++. Manual page: multus(3).
  *
  *     multus_t *multus = multus_open();
  *     set_up();
@@ -49,6 +49,11 @@ extern "C" {
 
 /* Environment variable with the descriptor of the heartbeat page. Read by multus_open(), set by multusd. */
 #define MULTUS_ENV_FD "MULTUS_HEARTBEAT_FD"
+
+/* Environment variables with the descriptors of the process image and of this process's request page. Read by
+ * multus_io_open(), set by multusd. */
+#define MULTUS_ENV_IO_IMAGE_FD "MULTUS_IO_IMAGE_FD"
+#define MULTUS_ENV_IO_REQUEST_FD "MULTUS_IO_REQUEST_FD"
 
 /* The heartbeat of this process. */
 typedef struct multus multus_t;
@@ -120,6 +125,67 @@ void multus_lane_close(multus_lane_t *lane);
  * silent. So close it when the process ends, or not at all.
  */
 void multus_close(multus_t *multus);
+
+/*
+ * Inputs and outputs: the process image, which multus-io keeps. Look each line up once, before the loop.
+ *
+ *     multus_io_t *io = multus_io_open();
+ *     int button = multus_io_line(io, "DI1"), lamp = multus_io_line(io, "DO1");
+ *     uint64_t seen = 0;
+ *     for (;;) {
+ *         int is_good = multus_io_read(io, button, NULL) == 1;
+ *         multus_io_set(io, lamp, is_good ? multus_io_value(io, button) : 0);
+ *         seen = multus_io_wait(io, seen, 100000000);
+ *     }
+ *
+ * A multus_io_t is used by one thread at a time. NULL in its place is allowed everywhere; it has no lines. After fork()
+ * the new process must not set outputs.
+ */
+typedef struct multus_io multus_io_t;
+
+/* What a line holds, as of one moment. */
+typedef struct multus_reading {
+    double value;        /* 0 or 1, or a number in the unit of the line; when it is not good: the last good one */
+    uint64_t raw;        /* the level or number as the hardware has it */
+    uint64_t changed_ns; /* when the value changed, CLOCK_MONOTONIC; 0: never */
+    uint64_t good_ns;    /* when it was read or written without an error, CLOCK_MONOTONIC; 0: never */
+    uint64_t changes;    /* how often the value changed */
+    int is_good;         /* 1: the value is that of the plant now */
+    int is_forced;       /* 1: the output has its safe value because multusd wants it */
+} multus_reading_t;
+
+/*
+ * The image that multusd gave to this process. Never NULL. Without one no line exists. One that is there but cannot be used
+ * is told on standard error and by multus_io_error(). As multus_open() it reads the environment.
+ */
+multus_io_t *multus_io_open(void);
+
+/* Why there is no image, or why the last multus_io_set() failed; NULL without an error. Valid until the next call that
+ * may fail. */
+const char *multus_io_error(const multus_io_t *io);
+
+/* The line of this name, a number from 0 on; -1 when there is none. It stays the same when multus-io starts again. */
+int multus_io_line(multus_io_t *io, const char *name);
+
+/* The last known value, good or not; NaN when there is no such line. No system call. */
+double multus_io_value(const multus_io_t *io, int line);
+
+/* 1: the line is good; 0: it is not, or multus-io does not scan; -1: there is no such line. *reading (unless NULL) gets all that is
+ * known, except for -1. */
+int multus_io_read(const multus_io_t *io, int line, multus_reading_t *reading);
+
+/* Asks for a value of an output: it is there with the next scan, unless the output is forced. 0, or -1 when this process
+ * does not own the output or the value is out of range; then nothing was asked for. */
+int multus_io_set(multus_io_t *io, int line, double value);
+
+/* Raised after every change of any line; 0 without an image. */
+uint64_t multus_io_changes(const multus_io_t *io);
+
+/* Sleeps until something has changed since multus_io_changes() was `seen`, at most so long; returns what it is then. */
+uint64_t multus_io_wait(const multus_io_t *io, uint64_t seen, uint64_t timeout_ns);
+
+/* Frees the multus_io_t. What was asked for holds until the process ends. */
+void multus_io_close(multus_io_t *io);
 
 /* The release of the library, such as "0.1.0". */
 const char *multus_version(void);

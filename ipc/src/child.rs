@@ -10,21 +10,20 @@
 //! }
 //! ```
 //! Beat from the loop that does the work, not from a thread of its own: a thread that only beats proves nothing.
-#![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::MonoNs;
 pub use crate::checkpoint::Checkpoint;
 use crate::heartbeat::{LANES, LaneWriter, PageWriter};
 use crate::map::Mapping;
 use crate::time::duration_ns;
+use crate::{MonoNs, descriptor};
 
 /// The environment variable with the number of the descriptor of the heartbeat page.
 pub const ENV_FD: &str = "MULTUS_HEARTBEAT_FD";
@@ -62,24 +61,10 @@ impl Heartbeat {
     /// # Errors
     /// `MULTUS_HEARTBEAT_FD` is set, but is no heartbeat page of this release.
     pub fn try_from_env() -> io::Result<Self> {
-        let Some(value) = std::env::var_os(ENV_FD) else { return Ok(Self::inert()) };
-        let fd = value.to_str().and_then(|text| text.parse::<RawFd>().ok()).filter(|fd| *fd > 2).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("{ENV_FD} is {value:?}, not a descriptor"))
-        })?;
-        // SAFETY: fcntl and dup touch no memory. The descriptor is duplicated, not taken, so that a number that
-        // belongs to somebody else in this process cannot be closed from here; CLOEXEC keeps the page from programs
-        // that this one starts, who must not beat in its name.
-        let own = unsafe {
-            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-            libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3)
-        };
-        if own < 0 {
-            let error = io::Error::last_os_error();
-            return Err(io::Error::new(error.kind(), format!("{ENV_FD}={fd}: {error}")));
+        match descriptor::from_env(ENV_FD)? {
+            Some(fd) => Self::from_fd(fd),
+            None => Ok(Self::inert()),
         }
-        // SAFETY: the kernel just made this descriptor for us.
-        let own = unsafe { OwnedFd::from_raw_fd(own) };
-        Self::from_fd(own)
     }
 
     /// A heartbeat on a page that was received as a descriptor.

@@ -66,6 +66,15 @@ impl<'a> Writer<'a> {
         Self { page }
     }
 
+    /// Goes on with a page that [`Self::new`] has laid out.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn new_again(page: &'a [AtomicU64]) -> Self {
+        assert!(Reader::new(page).is_ok(), "a page that was laid out");
+        Self { page }
+    }
+
     /// Number of entries.
     pub fn entries(&self) -> usize {
         entries_of(self.page.len()).unwrap_or(0)
@@ -110,6 +119,11 @@ impl<'a> Writer<'a> {
         changes.store(changes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
+    /// The word that [`Self::announce`] raises, to wake those who wait on it (`futex::wake_all`).
+    pub fn change_word(&self) -> &'a AtomicU64 {
+        &self.page[CHANGES]
+    }
+
     fn entry(&self, entry: usize) -> &'a [AtomicU64] {
         &self.page[HEADER + STRIDE * entry..][..STRIDE]
     }
@@ -135,6 +149,11 @@ impl<'a> Reader<'a> {
     /// Raised after every change.
     pub fn changes(&self) -> u64 {
         self.page[CHANGES].load(Ordering::Acquire)
+    }
+
+    /// The word of [`Self::changes`], to wait on.
+    pub fn change_word(&self) -> &'a AtomicU64 {
+        &self.page[CHANGES]
     }
 
     /// All outputs in use.

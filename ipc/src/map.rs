@@ -45,6 +45,20 @@ pub fn seal_future_writes(fd: BorrowedFd<'_>) -> io::Result<()> {
     seal(fd, F_SEAL_FUTURE_WRITE | libc::F_SEAL_SEAL)
 }
 
+/// A second descriptor of a page, for reading only: a mapping of it for writing is refused. For a page that one process
+/// writes after others were given it. Whoever owns the page and has /proc can get around it, so this guards against mistakes,
+/// and against other users: the page is made inaccessible to them by name.
+///
+/// # Errors
+/// What the system refused; without a mounted /proc it does not work.
+pub fn read_only_copy(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: an integer and a mode.
+    if unsafe { libc::fchmod(fd.as_raw_fd(), 0o600) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(std::fs::File::open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?.into())
+}
+
 fn seal(fd: BorrowedFd<'_>, seals: i32) -> io::Result<()> {
     // SAFETY: F_ADD_SEALS takes an int and touches no memory of ours.
     let rc = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) };
@@ -226,6 +240,16 @@ mod tests {
         seal_future_writes(fd.as_fd()).unwrap();
         assert!(Mapping::writable(fd.as_fd()).is_err());
         let reader = Mapping::read_only(fd.as_fd()).unwrap();
+        writer.words()[7].store(42, Ordering::Relaxed);
+        assert_eq!(reader.words()[7].load(Ordering::Relaxed), 42);
+    }
+
+    #[test]
+    fn a_copy_for_reading_takes_no_writer() {
+        let fd = memfd(c"test", 512).unwrap();
+        let copy = read_only_copy(fd.as_fd()).unwrap();
+        assert!(Mapping::writable(copy.as_fd()).is_err());
+        let (writer, reader) = (Mapping::writable(fd.as_fd()).unwrap(), Mapping::read_only(copy.as_fd()).unwrap());
         writer.words()[7].store(42, Ordering::Relaxed);
         assert_eq!(reader.words()[7].load(Ordering::Relaxed), 42);
     }

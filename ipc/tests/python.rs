@@ -3,15 +3,16 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Command, Output, Stdio};
 
 use multus_ipc::checkpoint::{self, Disorder, Plan};
 use multus_ipc::heartbeat::{self, PageWriter, Reader};
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::{AtomicU64, Ordering};
+use multus_ipc::text::Text;
 use multus_ipc::trace::{Mark, Pace, RING, SLOT_NS};
-use multus_ipc::{MonoNs, histogram};
+use multus_ipc::{MonoNs, futex, histogram, io};
 
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python");
 
@@ -146,6 +147,99 @@ fn python_and_rust_agree_on_every_bucket() {
     let expected: Vec<usize> = intervals.iter().map(|interval| histogram::bucket(*interval)).collect();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("{expected:?}"), "{output:?}");
 }
+
+#[test]
+fn python_reads_the_image_and_asks_for_outputs() {
+    if !python_is_there("lines from Python") {
+        return;
+    }
+    let page = |words, header: [u64; 3]| {
+        let fd = map::memfd(c"io", words).unwrap();
+        let map = Mapping::writable(fd.as_fd()).unwrap();
+        for (word, value) in map.words().iter().zip(header) {
+            word.store(value, Ordering::Relaxed);
+        }
+        (fd, map)
+    };
+    let (image_fd, image) = page(io::IMAGE_WORDS, io::image_header());
+    let (request_fd, requests) = page(io::REQUEST_WORDS, io::request_header());
+    let writer = io::Writer::new(image.words()).unwrap();
+    let line = |name, kind, owner| {
+        let (name, unit, owner) = (Text::new(name), Text::new("°C"), Text::new(owner));
+        io::Definition { name, unit, owner, kind, safe: 0.0, lowest: 0.0, highest: 10.0 }
+    };
+    let lines = [
+        line("DI1", io::LineKind::DigitalInput, ""),
+        line("DO1", io::LineKind::DigitalOutput, "py"),
+        line("AO1", io::LineKind::AnalogueOutput, "other"),
+        line("AO2", io::LineKind::AnalogueOutput, "py"),
+    ];
+    let layout = writer.define(&lines);
+    let live = io::Live { value: 0.25, raw: 7, flags: 0, changed: MonoNs(3), good: MonoNs(4), changes: 5, done: 0 };
+    writer.set(0, &live);
+    writer.set(1, &io::Live { flags: io::BAD | io::FORCED, ..live });
+    writer.begin("test", true, 1, 1_000_000, u64::MAX);
+    writer.scanned(MonoNs::now(), 0, 0, false);
+    let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+    let view = map::read_only_copy(image_fd.as_fd()).unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "exec python3 -B -c \"$0\" 7<\"$1\" 8<>\"$2\"", LINES_IN_PYTHON, &path(&view), &path(&request_fd)])
+        .envs([
+            ("MULTUS_IO_IMAGE_FD", "7"),
+            ("MULTUS_IO_REQUEST_FD", "8"),
+            ("MULTUS_NAME", "py"),
+            ("PYTHONPATH", PACKAGE),
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It asks, then waits for a change, for as long as it takes.
+    let reader = io::RequestReader::new(requests.words()).unwrap();
+    while reader.look(3).is_none() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    // The lines move: what was looked up before is found again.
+    let moved = [lines[3], lines[0], lines[1], lines[2]];
+    writer.define(&moved);
+    writer.set(1, &io::Live { value: 0.5, ..live });
+    writer.announce();
+    futex::wake_all(writer.reader().change_word());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let (first, second) = (reader.look(1).unwrap(), reader.look(3).unwrap());
+    assert_eq!((first.value, first.layout, second.value, second.layout), (1.0, layout, 2.5, layout));
+    assert_eq!(first.validate(Some(&lines[1]), layout, &Text::new("py")), Ok(1.0));
+    assert_eq!((reader.look(0), reader.look(2)), (None, None), "what is not allowed is not even asked for");
+}
+
+/// See the test above.
+const LINES_IN_PYTHON: &str = "
+import math
+from multus import Io, NotSet
+io = Io.try_from_env()
+line, lamp, foreign, valve = io.input('DI1'), io.output('DO1'), io.output('AO1'), io.output('AO2')
+assert io.output('DI1') is None and io.input('DO1') is None and io.line('DI2') is None and io.line('') is None
+assert io.is_fresh and line.good() == 0.25 and line.unit == '°C'
+assert line.read()[1:] == (7, True, False, 3e-9, 4e-9, 5), line.read()
+assert lamp.good() is None and lamp.read().is_forced
+for output, value in ((lamp, 0.5), (foreign, 1), (valve, 10.5), (valve, math.nan), (valve, -1)):
+    try:
+        output.set(value)
+    except NotSet:
+        continue
+    raise SystemExit(f'{output.name} took {value}')
+seen = io.changes
+assert io.wait_change(seen - 1, 60) == seen and io.wait_change(seen, 0.001) == seen
+lamp.set(True)
+valve.set(2.5)
+while line.good() != 0.5:
+    last = seen
+    seen = io.wait_change(seen, 60)
+    assert seen != last
+nobody = Io()
+assert nobody.line('DI1') is None and not nobody.is_fresh and nobody.wait_change(3, 0) == 0
+";
 
 const MS: u64 = 1_000_000;
 

@@ -194,7 +194,16 @@ pub fn run<C: Child>() -> ExitCode {
 /// }
 /// ```
 pub fn run_with<C: Config>(about: &About, body: impl FnOnce(C, &Context) -> Result<(), Error>) -> ExitCode {
-    cli::main(about, &|_| Ok(()), body)
+    run_with_check(about, |_| Ok(()), body)
+}
+
+/// As [`run_with`], with a check of what the types of the configuration cannot express; see [`Child::check`].
+pub fn run_with_check<C: Config>(
+    about: &About,
+    check: impl Fn(&C) -> Result<(), Error>,
+    body: impl FnOnce(C, &Context) -> Result<(), Error>,
+) -> ExitCode {
+    cli::main(about, &check, body)
 }
 
 fn work<C: Child>(config: C::Config, context: &Context) -> Result<(), Error> {

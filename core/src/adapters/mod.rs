@@ -334,7 +334,8 @@ impl Feed {
         let generation = self.generation;
         let reports = &mut ends.reports;
         let mut tell = |what| {
-            let pushed = reports.push(Report { slot, generation, what }).map_err(|rtrb::PushError::Full(back)| back.what);
+            let pushed =
+                reports.push(Report { slot, generation, what }).map_err(|rtrb::PushError::Full(back)| back.what);
             told |= pushed.is_ok();
             pushed
         };

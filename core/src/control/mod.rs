@@ -20,10 +20,12 @@ use mio::{Events, Interest, Poll, Token};
 use multus_contract::api::command::{
     LATEST_REBOOT_S, MAX_REQUEST_BYTES, ReloadReport, Reply as Answer, Request as Wanted, parse_request,
 };
+use multus_contract::api::intervals::Intervals;
 use multus_contract::config::{Loaded, set_enabled};
 use multus_contract::dirs::Dirs;
 use multus_ipc::child::Lane;
 use multus_ipc::event_ring::{self, Found};
+use multus_ipc::histogram::{BUCKETS, upper_ns};
 use multus_ipc::map::Table;
 use multus_ipc::sync::AtomicU64;
 use multus_ipc::{MonoNs, force, heartbeat, status as status_page};
@@ -365,16 +367,22 @@ impl Control {
         }
         self.stuck_requests = stuck;
         for wish in wishes {
-            log::warn!("request by file: {wish:?}");
             match wish {
                 requests::Wish::Restart(name) => {
+                    log::info!("{name}: a file asks for a restart");
                     let slots: Vec<usize> = self.roster.find(&name).into_iter().map(|(_, i)| i.slot).collect();
                     for slot in slots {
                         self.rings.ask(Ask::Command { slot, command: Command::Restart });
                     }
                 }
-                requests::Wish::Reload => drop(self.roster.reload(&mut self.rings)),
-                requests::Wish::Reboot(seconds) => drop(self.schedule_reboot(seconds)),
+                requests::Wish::Reload => {
+                    log::info!("a file asks for reading the configuration again");
+                    self.roster.reload(&mut self.rings);
+                }
+                requests::Wish::Reboot(seconds) => {
+                    log::info!("a file asks for starting the machine anew");
+                    self.schedule_reboot(seconds);
+                }
             }
         }
     }
@@ -559,6 +567,7 @@ impl Control {
             Wanted::Enable { name } => Some(self.enable(&name, true)),
             Wanted::Disable { name } => Some(self.enable(&name, false)),
             Wanted::Advise { name } => Some(self.advise(&name)),
+            Wanted::Intervals { name } => Some(self.intervals(name.as_deref())),
             Wanted::Reload => {
                 let report = self.roster.reload(&mut self.rings);
                 Some(json(&report))
@@ -648,6 +657,34 @@ impl Control {
             return Answer::refused(format!("{name} does not beat, or has not started"));
         }
         json(&advices)
+    }
+
+    /// The histograms of the lanes of the instances that are meant, from the pages themselves.
+    fn intervals(&self, name: Option<&str>) -> Answer {
+        let found = match name {
+            Some(name) => self.roster.find(name),
+            None => self.roster.instances.iter().map(|(name, instance)| (name.as_str(), instance)).collect(),
+        };
+        if let Some(name) = name.filter(|_| found.is_empty()) {
+            return self.unknown(name);
+        }
+        let mut all = Vec::new();
+        for (name, instance) in found {
+            let page = heartbeat::Reader::new(self.table.page(instance.slot));
+            if page.validate().is_err() {
+                continue;
+            }
+            for lane in 0..page.lanes() {
+                let buckets = (0..BUCKETS).map(|bucket| (upper_ns(bucket), page.bucket(lane, bucket)));
+                all.push(Intervals {
+                    child: name.to_owned(),
+                    lane: page.lane_name(lane).to_string(),
+                    max_ns: page.max_gap_ns(lane),
+                    buckets: buckets.filter(|(_, count)| *count > 0).collect(),
+                });
+            }
+        }
+        json(&all)
     }
 
     fn unknown(&self, name: &str) -> Answer {

@@ -14,8 +14,10 @@ mod fault;
 mod logs;
 mod new;
 mod output;
+mod passwd;
 mod reboot;
 mod status;
+mod token;
 mod top;
 mod view;
 
@@ -72,6 +74,12 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Check { json } => check::run(&context.config_dir(), json),
         Command::Reload { json } => children::reload(context, json),
         Command::Reboot { ahead, cancel } => reboot::reboot(context, ahead, cancel),
+        Command::Passwd(user) => passwd::passwd(context, &user.into()),
+        Command::Token { order: TokenOrder::Add { name, level, expires } } => {
+            token::add(context, &name, level, expires)
+        }
+        Command::Token { order: TokenOrder::List { json } } => token::list(context, json),
+        Command::Token { order: TokenOrder::Remove { name } } => token::remove(context, &name),
         Command::New { name, dir, source } => new::new(&name, &dir, source.as_deref()),
         Command::Top => top::top(context),
         Command::Completion { shell } => {
@@ -221,6 +229,13 @@ enum Command {
         #[arg(long, conflicts_with = "ahead")]
         cancel: bool,
     },
+    /// Make a user of the pages and the API, or give one another password
+    Passwd(Passwd),
+    /// Tokens: what programs show to multus-control (gRPC, JSON API) instead of a password
+    Token {
+        #[command(subcommand)]
+        order: TokenOrder,
+    },
     /// Make the crate of a new child from the template
     New {
         /// Name of the child and of its crate
@@ -236,6 +251,54 @@ enum Command {
     Top,
     /// Print the completion script for a shell
     Completion { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+struct Passwd {
+    /// Letters, digits and . _ - @
+    name: String,
+    /// Right level: 0 may do everything, 10 change configurations, 30 start and stop children, 100 look [default: as it is;
+    /// of a new user 100, of the first 10]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=100))]
+    level: Option<u32>,
+    /// Let the user change nothing, whatever the level
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    read_only: Option<bool>,
+    /// Take the password from standard input, one line, instead of asking for it
+    #[arg(long)]
+    stdin: bool,
+    /// Take the user away
+    #[arg(long, conflicts_with_all = ["level", "read_only", "stdin"])]
+    remove: bool,
+}
+
+impl From<Passwd> for passwd::Wanted {
+    fn from(Passwd { name, level, read_only, stdin, remove }: Passwd) -> Self {
+        Self { name, level, read_only, stdin, remove }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenOrder {
+    /// Make a token and print it; it is not kept and cannot be shown again
+    Add {
+        /// Whose it is; one token for each name
+        name: String,
+        /// Right level: 0 may do everything, 10 change configurations, 30 start and stop children, 100 look
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100))]
+        level: u32,
+        /// Let it count for so long only, such as 90d
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        expires: Option<Duration>,
+    },
+    /// Show whose tokens there are
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a token away; it no longer counts within a second
+    Remove { name: String },
 }
 
 /// Where the daemon is and where its files are.

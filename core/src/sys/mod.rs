@@ -77,9 +77,7 @@ fn wait_for(kind: libc::idtype_t, id: i32, options: i32) -> io::Result<Option<(i
     let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
     // The system call has a fifth argument that the C library's waitid does not offer: the resource usage.
     // SAFETY: `info` and `usage` are valid and writable for the call.
-    check(unsafe {
-        libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, options, &raw mut usage)
-    })?;
+    check(unsafe { libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, options, &raw mut usage) })?;
     // SAFETY: waitid fills these fields (or leaves the zeros when there was nothing to report).
     let (pid, code, status) = unsafe { (info.si_pid(), info.si_code, info.si_status()) };
     if pid == 0 {

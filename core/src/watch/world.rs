@@ -19,8 +19,8 @@ use multus_supervisor::{Child, Event, ExitStatus, Job, State, Supervisor, Told, 
 use super::publish::SlotView;
 use super::source::{Source, short};
 use super::{MAX_OUTPUTS, Output, Reply};
-use crate::evidence;
 use crate::adapters::{Attention, Main};
+use crate::evidence;
 use crate::launcher::plan::Step;
 use crate::launcher::{Order, exec_failure};
 use crate::sys::{self, Usage};
@@ -192,9 +192,7 @@ impl Real {
         let executed = Event::Executed { slot, generation };
         Some(match failure {
             None | Some((0, ..=0)) => (executed, None),
-            Some((0, pid)) => {
-                (executed, Some(Event::Told { slot, generation, told: Told::Main(pid.unsigned_abs()) }))
-            }
+            Some((0, pid)) => (executed, Some(Event::Told { slot, generation, told: Told::Main(pid.unsigned_abs()) })),
             Some((step, code)) if step == Step::StartEnded as u8 => exited(ExitStatus::Code(code)),
             Some((step, signal)) if step == Step::StartKilled as u8 => exited(ExitStatus::Signal(signal, false)),
             Some((step, errno)) => (Event::ExecFailed { slot, generation, step, errno }, None),

@@ -349,6 +349,22 @@ fn what_a_program_says_of_itself_is_heard() {
 }
 
 #[test]
+fn a_main_process_that_is_told_is_shown_and_its_unknown_end_is_a_crash() {
+    let mut w = running(&[policy()]);
+    let generation = w.sup.child(0).unwrap().generation();
+    w.event(Event::Told { slot: 0, generation: generation - 1, told: Told::Main(77) });
+    assert_ne!(w.sup.child(0).unwrap().pid(), 77, "of a process before");
+    w.event(Event::Told { slot: 0, generation, told: Told::Main(77) });
+    assert_eq!((w.sup.child(0).unwrap().pid(), w.state(0)), (77, StateCode::Running));
+    w.sim.die(0, ExitStatus::Unknown);
+    w.advance(S);
+    let fault = w.sup.child(0).unwrap().fault().unwrap();
+    assert_eq!((fault.kind, fault.args), (FaultKind::Crash, [2, 0, 0, 0]));
+    assert_ne!(w.sup.child(0).unwrap().pid(), 77);
+    assert_eq!(w.state(0), StateCode::Running);
+}
+
+#[test]
 fn a_wrong_control_byte_is_a_fault_once() {
     let mut w = running(&[policy()]);
     let wrong = |w: &World0| {

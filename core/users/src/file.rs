@@ -173,7 +173,7 @@ struct WrittenUser {
 }
 
 /// The owner stays; a new file belongs to the owner of the directory, so that multus-control can read what root wrote.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let like = fs::metadata(path).or_else(|_| fs::metadata(dir))?;
     let beside = dir.join(format!(".users.{}.new", std::process::id()));
@@ -196,11 +196,17 @@ fn write_synced(path: &Path, text: &str, like: &fs::Metadata) -> io::Result<()> 
     file.sync_all()
 }
 
-/// What is wrong with the file of users. Holds no secret.
+/// What is wrong with the file of users or tokens. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsersError {
     path: PathBuf,
     why: String,
+}
+
+impl UsersError {
+    pub(crate) fn new(path: &Path, why: String) -> Self {
+        Self { path: path.to_owned(), why }
+    }
 }
 
 impl fmt::Display for UsersError {

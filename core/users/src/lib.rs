@@ -9,9 +9,11 @@
 
 mod file;
 mod password;
+mod tokens;
 
 pub use file::{User, Users, UsersError, name_fault};
 pub use password::{Hash, SHORTEST, password_fault};
+pub use tokens::{Token, Tokens};
 
 /// The right level of somebody who may do everything.
 pub const ROOT: u32 = 0;

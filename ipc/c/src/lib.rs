@@ -1,5 +1,5 @@
 //! The heartbeat library for C and C++. `ipc/include/multus.h` declares these functions and documents them; here is
-//! only the way from C to [`multus_ipc::child`].
+//! only the way from C to [`multus_ipc::child`] and [`multus_ipc::io_child`].
 //!
 //! A pointer of C is an `Option<&T>`, `Option<&mut T>` or `Option<Box<T>>` here: Rust guarantees that these look like
 //! a pointer, NULL being `None`. What the header asks of the caller is what these types mean: a pointer is NULL or came
@@ -9,6 +9,8 @@
 //! No function here panics; should one do so because of an error of ours, the process ends by SIGABRT (Rust never
 //! unwinds into C), which multusd sees as a crash.
 #![warn(missing_docs)]
+
+pub mod io;
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io::Write as _;

@@ -21,6 +21,15 @@ static int (*const lane_checkpoint)(multus_lane_t *, const char *) = multus_lane
 static void (*const lane_pass)(multus_lane_t *, int) = multus_lane_pass;
 static void (*const lane_close)(multus_lane_t *) = multus_lane_close;
 static void (*const close_)(multus_t *) = multus_close;
+static multus_io_t *(*const io_open)(void) = multus_io_open;
+static const char *(*const io_error)(const multus_io_t *) = multus_io_error;
+static int (*const io_line)(multus_io_t *, const char *) = multus_io_line;
+static double (*const io_value)(const multus_io_t *, int) = multus_io_value;
+static int (*const io_read)(const multus_io_t *, int, multus_reading_t *) = multus_io_read;
+static int (*const io_set)(multus_io_t *, int, double) = multus_io_set;
+static uint64_t (*const io_changes)(const multus_io_t *) = multus_io_changes;
+static uint64_t (*const io_wait)(const multus_io_t *, uint64_t, uint64_t) = multus_io_wait;
+static void (*const io_close)(multus_io_t *) = multus_io_close;
 static const char *(*const version)(void) = multus_version;
 
 static int failures;
@@ -49,6 +58,38 @@ static void null_does_nothing(void)
     lane_pass(NULL, 0);
     lane_close(NULL);
     close_(NULL);
+}
+
+static void no_lines(multus_io_t *io)
+{
+    CHECK(io_line(io, "DI1") == -1 && io_line(io, NULL) == -1);
+    CHECK(io_value(io, 0) != io_value(io, 0)); /* NaN */
+    CHECK(io_read(io, 0, NULL) == -1 && io_read(io, -1, NULL) == -1);
+    CHECK(io_set(io, 0, 1) == -1);
+    CHECK(io_changes(io) == 0 && io_wait(io, 0, 1) == 0);
+    io_close(io);
+}
+
+/* An image with the input DI1, which is 1, the output DO1 of this process, and one of another. */
+static void lines(multus_io_t *io)
+{
+    multus_reading_t reading;
+    const int input = io_line(io, "DI1"), own = io_line(io, "DO1"), foreign = io_line(io, "AO1");
+    const uint64_t seen = io_changes(io);
+    CHECK(io_error(io) == NULL);
+    CHECK(input >= 0 && own >= 0 && foreign >= 0 && io_line(io, "DI1") == input && io_line(io, "DI2") == -1);
+    CHECK(io_value(io, input) == 1 && io_value(io, own) == 0);
+    CHECK(io_read(io, input, &reading) == 1 && io_read(io, input, NULL) == 1);
+    CHECK(reading.value == 1 && reading.raw == 7 && reading.changed_ns == 3 && reading.good_ns == 4);
+    CHECK(reading.changes == 5 && reading.is_good == 1 && reading.is_forced == 0);
+    CHECK(io_read(io, own, &reading) == 0 && reading.is_good == 0 && reading.is_forced == 1);
+    CHECK(io_set(io, own, 1) == 0 && io_error(io) == NULL);
+    CHECK(io_set(io, own, 0.5) == -1 && strstr(io_error(io), "out of range") != NULL);
+    CHECK(io_set(io, foreign, 1) == -1 && strstr(io_error(io), "not owned") != NULL);
+    CHECK(io_set(io, input, 1) == -1 && strstr(io_error(io), "no output") != NULL);
+    CHECK(io_set(io, 99, 1) == -1 && io_set(io, INT_MIN, 1) == -1);
+    CHECK(seen > 0 && io_wait(io, seen - 1, UINT64_MAX) == seen && io_wait(io, seen, 1000000) == seen);
+    io_close(io);
 }
 
 /* Two milliseconds of work. */
@@ -137,6 +178,13 @@ int main(int argc, char **argv)
     CHECK(multus != NULL);
     CHECK(strcmp(version(), MULTUS_VERSION) == 0);
     null_does_nothing();
+    no_lines(NULL);
+    if (strcmp(kind, "lines") == 0) {
+        lines(io_open());
+        close_(multus);
+        return failures != 0;
+    }
+    no_lines(io_open());
     if (strcmp(kind, "supervised") == 0) {
         supervised(multus);
     } else if (strcmp(kind, "inert") == 0) {

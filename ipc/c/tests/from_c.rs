@@ -2,7 +2,7 @@
 //! against a real heartbeat page.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -10,8 +10,10 @@ use std::sync::OnceLock;
 use multus_ipc::MonoNs;
 use multus_ipc::checkpoint::{self, Disorder, Plan};
 use multus_ipc::heartbeat::{self, Reader};
+use multus_ipc::io;
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::Ordering;
+use multus_ipc::text::Text;
 use multus_ipc::trace::Mark;
 
 const IPC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -129,6 +131,52 @@ fn every_function_does_what_the_header_says() {
 }
 
 #[test]
+fn a_program_in_c_reads_lines_and_asks_for_outputs() {
+    for (compiler, link) in [(C, Link::Shared), (CPP, Link::Shared)] {
+        let title = format!("lines from {}", compiler[0]);
+        let Some(program) = compile(&title, compiler, "c/tests/every_function.c", link) else { continue };
+        let page = |words, header: [u64; 3]| {
+            let fd = map::memfd(c"io", words).unwrap();
+            let map = Mapping::writable(fd.as_fd()).unwrap();
+            for (word, value) in map.words().iter().zip(header) {
+                word.store(value, Ordering::Relaxed);
+            }
+            (fd, map)
+        };
+        let (image_fd, image) = page(io::IMAGE_WORDS, io::image_header());
+        let (request_fd, requests) = page(io::REQUEST_WORDS, io::request_header());
+        let writer = io::Writer::new(image.words()).unwrap();
+        let line = |name, kind, owner| {
+            let (name, unit, owner) = (Text::new(name), Text::EMPTY, Text::new(owner));
+            io::Definition { name, unit, owner, kind, safe: 0.0, lowest: 0.0, highest: 10.0 }
+        };
+        let layout = writer.define(&[
+            line("DI1", io::LineKind::DigitalInput, ""),
+            line("DO1", io::LineKind::DigitalOutput, "in-c"),
+            line("AO1", io::LineKind::AnalogueOutput, "other"),
+        ]);
+        let (changed, good) = (MonoNs(3), MonoNs(4));
+        writer.set(0, &io::Live { value: 1.0, raw: 7, flags: 0, changed, good, changes: 5, done: 0 });
+        writer.set(1, &io::Live { flags: io::BAD | io::FORCED, ..io::Live::default() });
+        writer.begin("test", true, 1, 1_000_000, u64::MAX);
+        writer.scanned(MonoNs::now(), 0, 0, false);
+        let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+        let output = Command::new("sh")
+            .args(["-c", "exec \"$0\" lines 7<\"$1\" 8<>\"$2\""])
+            .args([program.as_os_str(), path(&image_fd).as_ref(), path(&request_fd).as_ref()])
+            .envs([("MULTUS_IO_IMAGE_FD", "7"), ("MULTUS_IO_REQUEST_FD", "8"), ("MULTUS_NAME", "in-c")])
+            .env("LD_LIBRARY_PATH", installed().join("lib"))
+            .output()
+            .unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        let reader = io::RequestReader::new(requests.words()).unwrap();
+        let request = reader.look(1).unwrap();
+        assert_eq!((request.sequence, request.value, request.layout, reader.changes()), (1, 1.0, layout, 1));
+        assert_eq!((reader.look(0), reader.look(2)), (None, None), "what is not allowed is not even asked for");
+    }
+}
+
+#[test]
 fn header_library_test_and_manual_name_the_same_functions() {
     let header = read("include/multus.h");
     let mut declared = functions(&header);
@@ -162,6 +210,8 @@ fn the_numbers_of_the_header_are_those_of_the_crate() {
     assert_eq!(value("MULTUS_VERSION_PATCH"), env!("CARGO_PKG_VERSION_PATCH"));
     assert_eq!(value("MULTUS_LANES"), heartbeat::LANES.to_string());
     assert_eq!(value("MULTUS_ENV_FD"), format!("\"{}\"", multus_ipc::child::ENV_FD));
+    assert_eq!(value("MULTUS_ENV_IO_IMAGE_FD"), format!("\"{}\"", multus_ipc::io_child::ENV_IMAGE_FD));
+    assert_eq!(value("MULTUS_ENV_IO_REQUEST_FD"), format!("\"{}\"", multus_ipc::io_child::ENV_REQUEST_FD));
     let name_bytes = multus_ipc::text::Text::<4>::EMPTY.words().len() * 8;
     assert_eq!(value("MULTUS_LANE_NAME_BYTES"), name_bytes.to_string());
     assert!(read("man/multus.3").lines().next().unwrap().contains(&format!("multusd {}", env!("CARGO_PKG_VERSION"))));

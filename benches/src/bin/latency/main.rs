@@ -16,6 +16,7 @@ mod hang;
 mod kernel;
 mod load;
 mod options;
+mod pages;
 mod process;
 mod report;
 mod standing;
@@ -125,6 +126,10 @@ fn measure(setup: &Setup, options: &Options, report: &mut Report) -> Result<(), 
         progress("hangs of children that beat by sd_notify and by control port");
         adapters::measure(setup, repetitions, report)?;
         standing::notify_cost(setup, report)?;
+    }
+    if options.wants("pages") {
+        progress("multus-control: answers, cost, flood");
+        pages::measure(setup, repetitions, report)?;
     }
     if options.wants("beat") {
         progress("beat()");

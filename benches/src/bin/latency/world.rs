@@ -57,6 +57,16 @@ pub(crate) enum Beats {
     ControlPort(u16),
 }
 
+/// A child that is no bench child.
+#[derive(Clone, Debug)]
+pub(crate) struct Extra {
+    pub(crate) name: String,
+    /// Its file.
+    pub(crate) child: String,
+    /// Its own configuration.
+    pub(crate) config: String,
+}
+
 /// Runs until it is dropped.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -76,12 +86,22 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 impl World {
     /// Starts the daemon and waits until all children run. `slots` of the board beyond those of the children are free.
     pub(crate) fn start(setup: &Setup, specs: &[Spec], slots: usize) -> Result<Self, Failure> {
+        Self::start_with(setup, specs, slots, &[])
+    }
+
+    /// As [`Self::start`], with further children.
+    pub(crate) fn start_with(setup: &Setup, specs: &[Spec], slots: usize, extras: &[Extra]) -> Result<Self, Failure> {
         let board = Board::create(slots)?;
         let dir = tempfile::Builder::new().prefix("multus-bench.").tempdir()?;
-        for sub in ["config/children", "run", "log", "state"] {
+        for sub in ["config/children", "config/config", "run", "log", "state"] {
             fs::create_dir_all(dir.path().join(sub))?;
         }
-        let instances: usize = specs.iter().map(|s| s.instances).sum();
+        let instances = specs.iter().map(|s| s.instances).sum::<usize>() + extras.len();
+        for extra in extras {
+            let file = format!("{}.toml", extra.name);
+            fs::write(dir.path().join("config/children").join(&file), &extra.child)?;
+            fs::write(dir.path().join("config/config").join(&file), &extra.config)?;
+        }
         fs::write(dir.path().join("config/multusd.toml"), daemon_file(instances))?;
         for spec in specs {
             let file = dir.path().join("config/children").join(format!("{}.toml", spec.name));
@@ -103,6 +123,11 @@ impl World {
         let mut world = Self { dir, daemon, board, next_event: 0 };
         world.wait_until_running(instances)?;
         Ok(world)
+    }
+
+    /// Something in its directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// The daemon's process.

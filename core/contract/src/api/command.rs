@@ -39,6 +39,11 @@ pub enum Request {
     Snooze { name: String, seconds: u64 },
     /// The data is a list: for each lane of the instances, which deadline suits the intervals that were seen.
     Advise { name: String },
+    /// The data is a list of [`super::intervals::Intervals`]: for each lane of all instances, or of those that are meant.
+    Intervals {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
     /// Read the configuration again. The data is a [`ReloadReport`].
     Reload,
     /// In so many seconds, at most [`LATEST_REBOOT_S`], stop all children in order and start the machine anew. Replaces
@@ -100,6 +105,7 @@ impl Reply {
 
 /// What a reload led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ReloadReport {
     /// Children that are new.
@@ -375,6 +381,7 @@ mod tests {
         for (request, text) in [
             (Request::Status { name: None }, r#"{"cmd":"status"}"#),
             (Request::Stop { name: "io".into() }, r#"{"cmd":"stop","name":"io"}"#),
+            (Request::Intervals { name: None }, r#"{"cmd":"intervals"}"#),
             (Request::Snooze { name: "io".into(), seconds: 900 }, r#"{"cmd":"snooze","name":"io","seconds":900}"#),
             (Request::Reload, r#"{"cmd":"reload"}"#),
             (Request::Reboot { seconds: 300 }, r#"{"cmd":"reboot","seconds":300}"#),

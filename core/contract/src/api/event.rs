@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// One thing that happened. Times that end in `_ns` are points on CLOCK_MONOTONIC, except `granted_ns`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Event {
     /// Its number.

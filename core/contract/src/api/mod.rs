@@ -3,5 +3,6 @@
 pub mod command;
 pub mod event;
 pub mod exit;
+pub mod intervals;
 pub mod status;
 pub mod time;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The whole status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Status {
     /// The daemon itself.
@@ -18,6 +19,7 @@ pub struct Status {
 
 /// The daemon itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DaemonStatus {
     /// Version of multusd.
@@ -55,6 +57,7 @@ pub struct DaemonStatus {
 
 /// How the watch loop itself does.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LoopStatus {
     /// Times it woke up.
@@ -67,6 +70,7 @@ pub struct LoopStatus {
 
 /// How a measured time spreads, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Spread {
     /// Half of all are not above it.
@@ -81,6 +85,7 @@ pub struct Spread {
 
 /// One child instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ChildStatus {
     /// The name of the instance: the child's, or `name_n` when it has several. Commands take it.
@@ -141,6 +146,7 @@ impl ChildStatus {
 
 /// An output that has a safe value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ForcedOutput {
     /// Its name.
@@ -153,6 +159,7 @@ pub struct ForcedOutput {
 
 /// The last thing that went wrong with a child.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LastFault {
     /// One of the words of [`FaultKind`].

@@ -124,7 +124,7 @@ fn load_child(file: &ChildFile, defaults: &Defaults) -> (Option<ReadChild>, Vec<
 }
 
 /// The text of a file, `None` if there is no such file, or what is wrong with it.
-fn read_text(path: &Path) -> Result<Option<String>, String> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, String> {
     let data = match path.metadata() {
         Ok(data) => data,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),

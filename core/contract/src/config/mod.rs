@@ -1,4 +1,4 @@
-//! What the configuration directory says: `multusd.toml` and `children/*.toml`.
+//! What the configuration directory says: `multusd.toml`, `children/*.toml`, and [`hardware`] for `hardware.toml`.
 //!
 //! [`load`] reads everything in one pass and never stops at the first mistake. Its [`Loaded`] separates the three things a
 //! caller may want: the configuration as far as it is good, all findings, and the children that had to be left out.
@@ -13,6 +13,7 @@ mod daemon;
 mod diagnose;
 mod edit;
 mod files;
+pub mod hardware;
 mod program;
 mod read_child;
 mod source;

@@ -8,6 +8,7 @@ pub mod words;
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ impl Socket {
 
     /// The process exists.
     pub(super) fn attach(&mut self, pid: i32, names_main: bool, groups: Arc<(Group, Group)>) {
-        let uid = fs::metadata(format!("/proc/{pid}")).map_or(0, |m| std::os::unix::fs::MetadataExt::uid(&m));
+        let uid = fs::metadata(format!("/proc/{pid}")).map_or(0, |data| data.uid());
         self.process = Some(Process { pid, uid, known: pid, main: names_main.then_some(pid), groups });
     }
 
@@ -192,7 +193,12 @@ impl Process {
         }
         // The session has the number of the first process, which is not reaped while there is this socket for it.
         let session = nix::unistd::getsid(Some(Pid::from_raw(pid))).is_ok_and(|session| session.as_raw() == self.pid);
-        Some(session || self.groups.0.members().contains(&pid) || orphans::is_adopted(pid, name))
+        if session || self.groups.0.exists() {
+            return Some(session || self.groups.0.members().contains(&pid));
+        }
+        // The mark in its environment is its own word, so it must at least be of the same user.
+        let same_user = fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == self.uid);
+        Some(same_user && orphans::is_adopted(pid, name))
     }
 }
 

@@ -1,0 +1,256 @@
+//! Connections: who is at the other end, how many there may be, and how long one may be silent.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use nix::unistd::{Gid, Uid, User, chown, getgrouplist};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use crate::run::Stop;
+use crate::service::Caller;
+
+/// Connections as they come.
+pub(super) type Incoming = ReceiverStream<io::Result<Connection>>;
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub(super) enum Peer {
+    /// A process of this machine. `None`: one that may do nothing.
+    Local(Option<Caller>),
+    /// Somebody who has to say who he is.
+    Remote(SocketAddr),
+}
+
+/// A connection. Counts as one of the possible number for as long as it is there.
+#[derive(Debug)]
+pub(super) struct Connection {
+    io: Io,
+    peer: Peer,
+    /// When its silence has lasted too long. A peer that lives answers pings.
+    silent: Pin<Box<Sleep>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Takes connections on a TCP port.
+pub(super) fn tcp(address: SocketAddr, most: usize, stop: Stop) -> Incoming {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let bind = || async { TcpListener::bind(address).await.map_err(|error| format!("grpc: {address}: {error}")) };
+        let Some(listener) = patiently(bind, &stop).await else { return };
+        match listener.local_addr() {
+            Ok(address) => log::info!("grpc: listening on {address}"),
+            Err(error) => log::info!("grpc: listening on {address}: {error}"),
+        }
+        accept(&sender, most, &stop, "TCP", || async {
+            let (stream, from) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok((Io::Tcp(stream), Peer::Remote(from)))
+        })
+        .await;
+    });
+    ReceiverStream::new(receiver)
+}
+
+/// Takes connections on a socket in the file system.
+pub(super) fn unix(path: PathBuf, group: Option<Gid>, most: usize, stop: Stop) -> Incoming {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let bind = || async { bind(&path, group).map_err(|error| format!("grpc: {}: {error}", path.display())) };
+        let Some((listener, gid)) = patiently(bind, &stop).await else { return };
+        log::info!("grpc: listening on {}", path.display());
+        accept(&sender, most, &stop, "the socket", || async {
+            let (stream, _) = listener.accept().await?;
+            let credentials = stream.peer_cred()?;
+            let (uid, own_gid) = (credentials.uid(), credentials.gid());
+            // The groups of a user may have to be looked up somewhere slow.
+            let caller = tokio::task::spawn_blocking(move || local_caller(uid, own_gid, gid)).await?;
+            Ok((Io::Unix(stream), Peer::Local(caller)))
+        })
+        .await;
+        // Gone already if somebody tidied up.
+        let _ = std::fs::remove_file(&path);
+    });
+    ReceiverStream::new(receiver)
+}
+
+/// Tries until it works; says so once. `None`: the program ends.
+async fn patiently<T, F: Future<Output = Result<T, String>>>(bind: impl Fn() -> F, stop: &Stop) -> Option<T> {
+    let mut told = false;
+    loop {
+        match bind().await {
+            Ok(listener) => return Some(listener),
+            Err(error) if !std::mem::replace(&mut told, true) => log::error!("{error}; trying again"),
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = sleep(RETRY) => {}
+            () = stop.requested() => return None,
+        }
+    }
+}
+
+async fn accept<F: Future<Output = io::Result<(Io, Peer)>>>(
+    sender: &mpsc::Sender<io::Result<Connection>>,
+    most: usize,
+    stop: &Stop,
+    place: &str,
+    next: impl Fn() -> F,
+) {
+    let room = Arc::new(Semaphore::new(most));
+    let mut told_full = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = next() => accepted,
+            () = stop.requested() => return,
+        };
+        let (io, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // One that went away at once, or no descriptor is left: neither may end the accepting.
+                log::debug!("grpc: {place}: {error}");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            if !std::mem::replace(&mut told_full, true) {
+                log::warn!("grpc: {most} connections on {place} are open; more are hung up on");
+            }
+            continue;
+        };
+        told_full = false;
+        let connection = Connection { io, peer, silent: Box::pin(sleep(LONGEST_SILENCE)), _permit: permit };
+        if sender.send(Ok(connection)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A listening socket of mode 0660, and its group. It gets its name only when mode and group are right.
+fn bind(path: &Path, group: Option<Gid>) -> io::Result<(UnixListener, u32)> {
+    let beside = path.with_file_name(format!(".grpc.sock.{}", std::process::id()));
+    let _ = std::fs::remove_file(&beside);
+    let listener = UnixListener::bind(&beside)?;
+    let ready: io::Result<u32> = (|| {
+        if let Some(group) = group
+            && let Err(errno) = chown(&beside, None, Some(group))
+        {
+            log::warn!("grpc: the socket cannot be given to the control group: {errno}");
+        }
+        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o660))?;
+        let gid = std::fs::metadata(&beside)?.gid();
+        std::fs::rename(&beside, path)?;
+        Ok(gid)
+    })();
+    if ready.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    Ok((listener, ready?))
+}
+
+/// Root and the user of this process may do everything, members of the socket's group what administrators may.
+fn local_caller(uid: u32, own_gid: u32, socket_gid: u32) -> Option<Caller> {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let name = user.as_ref().map_or_else(|| format!("user {uid}"), |user| user.name.clone());
+    if uid == 0 || uid == Uid::effective().as_raw() {
+        return Some(Caller::new(name, Caller::ROOT));
+    }
+    let is_member = || {
+        let name = std::ffi::CString::new(user.as_ref()?.name.as_str()).ok()?;
+        let groups = getgrouplist(&name, Gid::from_raw(own_gid)).ok()?;
+        groups.contains(&Gid::from_raw(socket_gid)).then_some(())
+    };
+    if own_gid == socket_gid || is_member().is_some() {
+        return Some(Caller::new(name, Caller::ADMIN));
+    }
+    log::warn!("grpc: {name} was refused at the socket");
+    None
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = match &mut self.io {
+            Io::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Io::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if read.is_ready() {
+            self.silent.as_mut().reset(Instant::now() + LONGEST_SILENCE);
+            return read;
+        }
+        self.silent.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Io::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+/// Longer than two pings and their answers.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_of_a_socket_has_the_rights_of_its_user() {
+        let level = |uid, gid, socket_gid| local_caller(uid, gid, socket_gid).map(|caller| caller.level);
+        let own = Uid::effective().as_raw();
+        // Numbers that no user and no group has.
+        let (nobody, group, other) = (3_999_999_990, 3_999_999_991, 3_999_999_992);
+        assert_eq!(level(0, group, other), Some(Caller::ROOT));
+        assert_eq!(level(own, group, other), Some(Caller::ROOT));
+        assert_eq!(level(nobody, group, group), Some(Caller::ADMIN));
+        assert_eq!(level(nobody, group, other), None);
+    }
+}

@@ -1,0 +1,257 @@
+//! Against a real mosquitto.
+
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use rumqttc::{AsyncClient, Event as Incoming, MqttOptions, Packet, QoS};
+
+use super::*;
+use crate::service::Settings;
+use crate::testing::{FakeDaemon, Server, dirs, event, free_port, program, skip, until};
+
+type Seen = Arc<Mutex<Vec<(String, String, bool)>>>;
+
+fn broker(config: &std::path::Path) -> Server {
+    let mosquitto = program("mosquitto").expect("it was found before");
+    Server::start(Command::new(mosquitto).arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null()))
+}
+
+fn listener(port: u16) -> Seen {
+    listener_named(port, "listener")
+}
+
+/// Somebody who listens to everything; comes back when the broker does.
+fn listener_named(port: u16, name: &'static str) -> Seen {
+    let seen = Seen::default();
+    let kept = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let (client, mut events) = AsyncClient::new(MqttOptions::new(name, "127.0.0.1", port), 10);
+            loop {
+                match events.poll().await {
+                    Ok(Incoming::Incoming(Packet::ConnAck(_))) => {
+                        client.try_subscribe("#", QoS::AtLeastOnce).expect("there is room");
+                    }
+                    Ok(Incoming::Incoming(Packet::Publish(message))) => {
+                        let text = String::from_utf8_lossy(&message.payload).into_owned();
+                        kept.lock().expect("whole").push((message.topic, text, message.retain));
+                    }
+                    Ok(_) => {}
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        });
+    });
+    seen
+}
+
+fn saw(seen: &Seen, topic: &str, part: &str) -> Option<(String, String, bool)> {
+    seen.lock().expect("whole").iter().find(|(t, text, _)| t == topic && text.contains(part)).cloned()
+}
+
+struct Running {
+    daemon: FakeDaemon,
+    service: Service,
+    stopper: crate::run::StopSender,
+    thread: std::thread::JoinHandle<()>,
+}
+
+fn run(root: &std::path::Path, config: Config) -> Running {
+    let dirs = dirs(root);
+    let daemon = FakeDaemon::start(&dirs.control_socket(), 7, Vec::new());
+    let child =
+        |name: &str, state: &str| ChildStatus { name: name.into(), state: state.into(), ..ChildStatus::default() };
+    daemon.0.lock().expect("whole").status.children = vec![child("io", "running"), child("pump", "running")];
+    let service = Service::new(dirs, Settings::default());
+    service.start(None, None).expect("threads");
+    config.check().expect("a good configuration");
+    let (stopper, stop) = crate::run::stop();
+    let own = service.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(serve(config, own, stop)).expect("a good end");
+    });
+    Running { daemon, service, stopper, thread }
+}
+
+impl Running {
+    fn set(&self, name: &str, state: &str) {
+        let mut says = self.daemon.0.lock().expect("whole");
+        for child in says.status.children.iter_mut().filter(|child| child.name == name) {
+            child.state = state.into();
+        }
+    }
+
+    fn happens(&self, seq: u64) {
+        self.daemon.happens(multus_contract::api::event::Event { mono_ns: MonoNs::now().0, ..event(1, seq, "fault") });
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.service.mqtt_traffic().unwrap_or_default()
+    }
+}
+
+#[test]
+fn states_and_events_reach_a_broker_also_after_it_was_restarted() {
+    const NAME: &str = "states_and_events_reach_a_broker_also_after_it_was_restarted";
+    if program("mosquitto").is_none() {
+        return skip(NAME, "no mosquitto; install it");
+    }
+    let root = tempfile::tempdir().expect("a directory");
+    let (port, file) = (free_port(), root.path().join("m.conf"));
+    std::fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).expect("written");
+    let config = Config {
+        enabled: true,
+        host: "127.0.0.1".into(),
+        port,
+        site: "my/site 1".into(),
+        discovery: true,
+        ..Config::default()
+    };
+    // It is there before the broker.
+    let running = run(root.path(), config);
+    until("it tries", || (running.traffic().failures > 0).then_some(()));
+    assert!(!running.traffic().up);
+    let first = broker(&file);
+    let seen = listener(port);
+    until("it is online", || saw(&seen, "multus/my_site_1/availability", "online"));
+    until("a state", || saw(&seen, "multus/my_site_1/children/pump/state", r#""state":"running""#));
+    until("the daemon", || saw(&seen, "multus/my_site_1/status", "uptime_s"));
+    let found = until("a description", || saw(&seen, "homeassistant/binary_sensor/multus_my_site_1_pump/config", "{"));
+    let found: serde_json::Value = serde_json::from_str(&found.1).expect("JSON");
+    assert_eq!(found["state_topic"], "multus/my_site_1/children/pump/state");
+    running.set("pump", "backoff");
+    running.happens(1);
+    let (_, _, retained) = until("the event", || saw(&seen, "multus/my_site_1/events", r#""seq":1"#));
+    assert!(!retained);
+    until("the new state", || saw(&seen, "multus/my_site_1/children/pump/state", r#""state":"backoff""#));
+    let count = seen.lock().expect("whole").iter().filter(|(topic, ..)| topic.ends_with("children/io/state")).count();
+    assert!(count <= 2, "what does not change is not sent again: {count}");
+
+    drop(first);
+    until("its end is noticed", || (!running.traffic().up).then_some(()));
+    running.happens(2);
+    running.daemon.0.lock().expect("whole").status.children.retain(|child| child.name == "io");
+    seen.lock().expect("whole").clear();
+    let second = broker(&file);
+    // This broker remembers nothing: everything is said again, and what waited is sent.
+    until("it is online again", || saw(&seen, "multus/my_site_1/availability", "online"));
+    until("the event that waited", || saw(&seen, "multus/my_site_1/events", r#""seq":2"#));
+    until("the state is said again", || saw(&seen, "multus/my_site_1/children/io/state", "running"));
+
+    // Whoever comes later finds what is retained.
+    let late = listener_named(port, "late");
+    let (.., retained) = until("a retained state", || saw(&late, "multus/my_site_1/children/io/state", "running"));
+    assert!(retained);
+    assert_eq!(running.traffic().lost, 0, "{:?}", running.traffic());
+    running.stopper.stop();
+    running.thread.join().expect("no panic");
+    until("it says good-bye", || saw(&seen, "multus/my_site_1/availability", "offline"));
+    drop(second);
+}
+
+#[test]
+fn tls_and_password_are_checked() {
+    const NAME: &str = "tls_and_password_are_checked";
+    let (Some(_), Some(passwd)) = (program("mosquitto"), program("mosquitto_passwd")) else {
+        return skip(NAME, "no mosquitto; install it");
+    };
+    let root = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| root.path().join(name);
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(path("ca.pem"), made.cert.pem()).expect("written");
+    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).expect("written");
+    let done = Command::new(passwd).args(["-b", "-c"]).arg(path("users")).args(["multus", "hunter2"]).status();
+    assert!(done.expect("it runs").success());
+    let (port, open) = (free_port(), free_port());
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten().expect("a user").name;
+    let text = format!(
+        "user {user}\nper_listener_settings true\nlistener {port} 127.0.0.1\ncertfile {0}/ca.pem\nkeyfile {0}/key.pem\npassword_file {0}/users\n\
+         allow_anonymous false\nlistener {open} 127.0.0.1\nallow_anonymous true\n",
+        root.path().display()
+    );
+    std::fs::write(path("m.conf"), text).expect("written");
+    let _broker = broker(&path("m.conf"));
+    let seen = listener(open);
+    std::fs::write(path("secret"), "hunter2\n").expect("written");
+    let good = Config {
+        enabled: true,
+        port,
+        tls: true,
+        ca: path("ca.pem"),
+        user: "multus".into(),
+        password_file: path("secret"),
+        site: "s".into(),
+        ..Config::default()
+    };
+    assert!(!format!("{:?}", Config { password: Secret::from("hunter2"), ..good.clone() }).contains("hunter2"));
+    for (name, bad) in [
+        ("password", Config { password: Secret::from("wrong"), ..good.clone() }),
+        ("name", Config { host: "127.0.0.1".into(), ..good.clone() }),
+        ("authority", Config { ca: PathBuf::new(), ..good.clone() }),
+    ] {
+        let running = run(&path(name), Config { client_id: name.into(), site: name.into(), ..bad });
+        until("it fails", || (running.traffic().failures > 1).then_some(()));
+        assert_eq!(running.traffic().sent, 0);
+        running.stopper.stop();
+        running.thread.join().expect("no panic");
+        assert!(saw(&seen, &format!("multus/{name}/availability"), "").is_none());
+    }
+    let running = run(&path("good"), good);
+    until("it is online", || saw(&seen, "multus/s/availability", "online"));
+    running.happens(1);
+    until("the event", || saw(&seen, "multus/s/events", r#""seq":1"#));
+    let traffic = running.traffic();
+    assert!(traffic.up && traffic.sent >= 3, "{traffic:?}");
+    running.stopper.stop();
+    running.thread.join().expect("no panic");
+    until("it says good-bye", || saw(&seen, "multus/s/availability", "offline"));
+}
+
+#[test]
+fn a_program_that_is_gone_without_a_word_is_offline() {
+    const NAME: &str = "a_program_that_is_gone_without_a_word_is_offline";
+    if program("mosquitto").is_none() {
+        return skip(NAME, "no mosquitto; install it");
+    }
+    let root = tempfile::tempdir().expect("a directory");
+    let (port, file) = (free_port(), root.path().join("m.conf"));
+    std::fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).expect("written");
+    let _broker = broker(&file);
+    let seen = listener_named(port, "other");
+    let config = Config { host: "127.0.0.1".into(), port, site: "s".into(), ..Config::default() };
+    let dirs = dirs(root.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let counters = Arc::new(Counters::default());
+        let topics = Topics::new(&config);
+        let link = Link::start(&config, &topics, &dirs, counters);
+        while !link.is_up() {
+            link.changed().await;
+        }
+        let message = Message { topic: topics.of("availability"), payload: "online".into(), retain: true };
+        assert!(link.send(&message));
+        while link.take_acknowledged() == 0 {
+            link.changed().await;
+        }
+    });
+    // Nothing is said any more: the connection ends as that of a killed program does.
+    drop(runtime);
+    until("the last will is told", || saw(&seen, "multus/s/availability", "offline"));
+}
+
+#[test]
+fn a_broker_that_is_away_costs_the_oldest_messages_only() {
+    let root = tempfile::tempdir().expect("a directory");
+    let running =
+        run(root.path(), Config { enabled: true, host: "127.0.0.1".into(), port: free_port(), ..Config::default() });
+    until("it tries", || (running.traffic().failures > 0).then_some(()));
+    let total = QUEUE as u64 + 300;
+    (0..total).for_each(|seq| running.happens(seq));
+    until("the oldest are lost", || (running.traffic().lost >= 300).then_some(()));
+    let traffic = running.traffic();
+    assert!(traffic.queued <= QUEUE as u64 && traffic.lost < 400, "{traffic:?}");
+    running.stopper.stop();
+    running.thread.join().expect("no panic");
+}

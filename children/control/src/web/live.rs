@@ -1,0 +1,123 @@
+//! Live values for everybody who looks: one snapshot a second, written once however many look, and every event.
+//!
+//! As server-sent events: `status` (Status JSON), `event` (Event JSON, with its number as id), `unreachable` (why the daemon
+//! does not answer, a text). Nobody looks: nothing is asked for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use multus_contract::api::event::Event;
+use tokio::sync::{Notify, broadcast};
+use tokio::time::sleep;
+
+use crate::blocking;
+use crate::run::Stop;
+use crate::service::queue::Next;
+use crate::service::{Caller, Service};
+
+/// Where live values come from.
+#[derive(Debug)]
+pub(crate) struct Live {
+    frames: broadcast::Sender<Bytes>,
+    latest: Mutex<Option<(Instant, Bytes)>>,
+    wanted: Notify,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { frames: broadcast::channel(QUEUE).0, latest: Mutex::default(), wanted: Notify::new() }
+    }
+}
+
+impl Live {
+    /// Everything from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Bytes> {
+        let receiver = self.frames.subscribe();
+        self.wanted.notify_one();
+        receiver
+    }
+
+    /// The last status, if it is fresh.
+    pub(crate) fn latest(&self) -> Option<Bytes> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.as_ref().filter(|(at, _)| at.elapsed() < 2 * PERIOD).map(|(_, bytes)| bytes.clone())
+    }
+
+    fn send(&self, bytes: Bytes) {
+        // Nobody there is no error.
+        let _ = self.frames.send(bytes);
+    }
+
+    /// Publishes until the program ends.
+    pub(crate) async fn publish(&self, service: &Service, stop: &Stop) {
+        tokio::select! {
+            () = self.publish_status(service) => {}
+            () = self.publish_events(service) => {}
+            () = stop.requested() => {}
+        }
+    }
+
+    async fn publish_status(&self, service: &Service) {
+        loop {
+            if self.frames.receiver_count() == 0 {
+                self.wanted.notified().await;
+                continue;
+            }
+            let asked = service.clone();
+            let status = blocking::call(move || {
+                let snapshot = asked.status(&Caller::own())?;
+                // Texts and numbers can always be written.
+                Ok(serde_json::to_string(&snapshot.status).unwrap_or_default())
+            });
+            let bytes = match status.await {
+                Ok(text) => frame(None, "status", &text),
+                Err(error) => {
+                    frame(None, "unreachable", &serde_json::to_string(&error.to_string()).unwrap_or_default())
+                }
+            };
+            *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), bytes.clone()));
+            self.send(bytes);
+            sleep(PERIOD).await;
+        }
+    }
+
+    async fn publish_events(&self, service: &Service) {
+        let changed = Arc::new(Notify::new());
+        let receiver = loop {
+            match service.follow_events(&Caller::own(), None) {
+                Ok(receiver) => break receiver,
+                // Everybody else's listeners may go.
+                Err(_) => sleep(PERIOD).await,
+            }
+        };
+        let waker = Arc::clone(&changed);
+        receiver.on_change(move || waker.notify_one());
+        loop {
+            match receiver.try_next() {
+                Next::Item(event) => self.send(event_frame(&event)),
+                Next::Gap(lost) => self.send(frame(None, "gap", &lost.to_string())),
+                Next::Empty => changed.notified().await,
+                Next::Closed => return std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// An event as it goes over the line.
+pub(crate) fn event_frame(event: &Event) -> Bytes {
+    frame(Some(event.seq), "event", &serde_json::to_string(event).unwrap_or_default())
+}
+
+/// `data` is JSON on one line.
+pub(crate) fn frame(id: Option<u64>, name: &str, data: &str) -> Bytes {
+    match id {
+        Some(id) => format!("id: {id}\nevent: {name}\ndata: {data}\n\n").into(),
+        None => format!("event: {name}\ndata: {data}\n\n").into(),
+    }
+}
+
+/// From status to status.
+const PERIOD: Duration = Duration::from_secs(1);
+/// What a slow stream may be behind.
+const QUEUE: usize = 256;

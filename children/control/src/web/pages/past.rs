@@ -1,0 +1,204 @@
+//! The last minute, hour and day of every child: the longest silence that was seen in each second, minute and ten minutes.
+//!
+//! Kept in memory, some kilobytes for each child, from the start of this program on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use multus_contract::api::status::ChildStatus;
+use serde::Serialize;
+
+use super::chart::{Curve, Point};
+use crate::service::{Caller, Service};
+
+/// How far back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Range {
+    Minute,
+    Hour,
+    Day,
+}
+
+impl Range {
+    /// Length of a step in seconds, and how many there are.
+    const fn steps(self) -> (u64, u64) {
+        match self {
+            Self::Minute => (1, 60),
+            Self::Hour => (60, 60),
+            Self::Day => (600, 144),
+        }
+    }
+}
+
+/// What is known of all children.
+#[derive(Debug)]
+pub(super) struct Past {
+    children: Mutex<BTreeMap<String, Child>>,
+    start: Instant,
+}
+
+/// How the silences of a child spread, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Longest {
+    /// Half of the steps have no longer silence.
+    pub(super) p50: f64,
+    /// 90 % of the steps have no longer one.
+    pub(super) p90: f64,
+    /// The longest of all.
+    pub(super) max: f64,
+    /// How many steps are known.
+    pub(super) steps: usize,
+}
+
+/// What is known of one child.
+#[derive(Debug, Default)]
+struct Child {
+    ranges: [VecDeque<Step>; 3],
+    /// The longest gap of the process when it was last looked at, and which process that was.
+    longest: Option<(u32, f64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    number: u64,
+    us: f64,
+    deadline_us: f64,
+}
+
+impl Past {
+    /// Looks at the status now and then for as long as anybody holds this.
+    pub(super) fn start(service: &Service) -> std::io::Result<Arc<Self>> {
+        let past = Arc::new(Self { children: Mutex::default(), start: Instant::now() });
+        let (weak, service) = (Arc::downgrade(&past), service.clone());
+        std::thread::Builder::new().name("past".into()).spawn(move || follow(&weak, &service))?;
+        Ok(past)
+    }
+
+    /// One look, in this second.
+    fn look(&self, second: u64, children: &[ChildStatus]) {
+        let mut all = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|name, _| children.iter().any(|child| child.name == *name));
+        for child in children {
+            let known = all.entry(child.name.clone()).or_default();
+            let silence = known.silence(child);
+            for (range, steps) in RANGES.into_iter().zip(&mut known.ranges) {
+                let (length, count) = range.steps();
+                let number = second / length;
+                while steps.front().is_some_and(|step| step.number + count < number) {
+                    steps.pop_front();
+                }
+                let Some((us, deadline_us)) = silence else { continue };
+                match steps.back_mut() {
+                    Some(step) if step.number == number => {
+                        step.us = step.us.max(us);
+                        step.deadline_us = deadline_us;
+                    }
+                    _ => steps.push_back(Step { number, us, deadline_us }),
+                }
+            }
+        }
+    }
+
+    /// The curve of a child.
+    pub(super) fn curve(&self, name: &str, range: Range) -> Curve {
+        let (length, count) = range.steps();
+        let all = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(child) = all.get(name) else { return Curve::of([]) };
+        // The present second is not over yet; a longer step is shown as far as it goes.
+        let end = self.second() / length + u64::from(range != Range::Minute);
+        let known: BTreeMap<u64, f64> =
+            child.ranges[range as usize].iter().map(|step| (step.number, step.us / step.deadline_us)).collect();
+        #[expect(clippy::cast_precision_loss, reason = "at most 144")]
+        let place = |number: u64| 1.0 - (end - 1 - number) as f64 / (count - 1) as f64;
+        let points = (end.saturating_sub(count)..end).map(|number| (place(number), known.get(&number).copied()));
+        Curve::of(points.collect::<Vec<Point>>())
+    }
+
+    /// How the longest silences of the steps spread; `None` while nothing is known.
+    pub(super) fn longest(&self, name: &str, range: Range) -> Option<Longest> {
+        let all = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silences: Vec<f64> = all.get(name)?.ranges[range as usize].iter().map(|step| step.us).collect();
+        silences.sort_by(f64::total_cmp);
+        let at = |per_cent: usize| silences.get((silences.len() * per_cent).div_ceil(100).max(1) - 1).copied();
+        Some(Longest { p50: at(50)?, p90: at(90)?, max: at(100)?, steps: silences.len() })
+    }
+
+    /// Counts seconds; never runs back. Begins late enough for a whole range before it.
+    fn second(&self) -> u64 {
+        self.start.elapsed().as_secs() + DAY
+    }
+}
+
+impl Child {
+    /// The longest silence that this look shows, and the deadline, in microseconds. A process that is between two beats has
+    /// been silent since the last one; a longest gap that has grown happened since the look before.
+    fn silence(&mut self, child: &ChildStatus) -> Option<(f64, f64)> {
+        #[expect(clippy::cast_precision_loss, reason = "deadlines are at most a day")]
+        let us = |value: u64| value as f64;
+        let deadline = us(child.deadline_us.filter(|us| *us > 0)?);
+        let pid = child.pid?;
+        let age = us(child.last_beat_age_us?);
+        let spread = child.beat_interval_us;
+        let typical = spread.and_then(|spread| spread.p50).unwrap_or(0.0);
+        let grown = match (spread, self.longest) {
+            (Some(spread), Some((known, longest))) if known == pid && spread.max > longest => spread.max,
+            _ => 0.0,
+        };
+        self.longest = spread.map(|spread| (pid, spread.max));
+        Some((age.max(typical).max(grown), deadline))
+    }
+}
+
+fn follow(past: &Weak<Past>, service: &Service) {
+    let own = Caller::new("pages", Caller::USER);
+    while let Some(past) = past.upgrade() {
+        if let Ok(snapshot) = service.status(&own) {
+            past.look(past.second(), &snapshot.status.children);
+        }
+        drop(past);
+        std::thread::sleep(PAUSE);
+    }
+}
+
+const RANGES: [Range; 3] = [Range::Minute, Range::Hour, Range::Day];
+const DAY: u64 = 86_400;
+/// From look to look: often enough to see most silences, a small part of a percent of a processor.
+const PAUSE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use multus_contract::api::status::Spread;
+
+    #[test]
+    fn a_step_keeps_its_longest_silence_and_old_ones_go() {
+        let child = |age: u64, max: f64| ChildStatus {
+            name: "pump".into(),
+            pid: Some(7),
+            deadline_us: Some(100_000),
+            last_beat_age_us: Some(age),
+            beat_interval_us: Some(Spread { p50: Some(10_000.0), p99: None, max }),
+            ..ChildStatus::default()
+        };
+        let past = Past { children: Mutex::default(), start: Instant::now() };
+        let known = |range: Range| {
+            let all = past.children.lock().expect("not poisoned");
+            all["pump"].ranges[range as usize].iter().map(|step| (step.number, step.us)).collect::<Vec<_>>()
+        };
+        past.look(60_000, &[child(3_000, 12_000.0)]);
+        assert_eq!(known(Range::Minute), [(60_000, 10_000.0)], "the usual interval at least");
+        past.look(60_000, &[child(20_000, 20_000.0)]);
+        past.look(60_000, &[child(1_000, 20_000.0)]);
+        past.look(60_001, &[child(1_000, 80_000.0)]);
+        assert_eq!(known(Range::Minute), [(60_000, 20_000.0), (60_001, 80_000.0)], "a gap between two looks counts");
+        assert_eq!(known(Range::Hour), [(1_000, 80_000.0)]);
+        assert_eq!(known(Range::Day), [(100, 80_000.0)]);
+        let all = Longest { p50: 20_000.0, p90: 80_000.0, max: 80_000.0, steps: 2 };
+        assert_eq!(past.longest("pump", Range::Minute), Some(all));
+        past.look(60_061, &[ChildStatus { deadline_us: None, ..child(0, 0.0) }]);
+        assert_eq!(known(Range::Minute), [(60_001, 80_000.0)]);
+        past.look(60_062, &[]);
+        assert!(past.longest("pump", Range::Day).is_none());
+    }
+}

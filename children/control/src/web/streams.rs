@@ -1,0 +1,283 @@
+//! Answers that come bit by bit: live values, the lines of a log as they are written, a file. A worker decides that there is
+//! one and for whom; the guard sends it, so that it holds no thread. Whoever is logged out meanwhile gets no more.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use multus_contract::api::event::Event;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::Web;
+use super::live::frame;
+use crate::auth::Visitor;
+use crate::blocking;
+use crate::history::{Format, Query};
+use crate::service::LogFollower;
+
+/// What is to come, and for whom.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    visitor: Visitor,
+    what: What,
+    _place: Place,
+}
+
+#[derive(Debug)]
+enum What {
+    Live { first: Vec<Arc<Event>> },
+    Log { lines: Vec<String>, follower: Box<LogFollower> },
+    File { file: File, length: u64 },
+    Export { query: Box<Query>, format: Format, _place: Place },
+}
+
+/// A piece of a body; an error breaks the connection off, so that the client knows that something is missing.
+pub(crate) type Part = io::Result<Bytes>;
+
+/// Streams that a worker made and the guard has not taken yet, and how many there are at all.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    waiting: Mutex<HashMap<u64, (Instant, Stream)>>,
+    last: std::sync::atomic::AtomicU64,
+    open: Arc<AtomicUsize>,
+    exports: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Result<Self, TooMany> {
+        // One too many gives itself back.
+        let place = Self(Arc::clone(taken));
+        if taken.fetch_add(1, Ordering::Relaxed) < most { Ok(place) } else { Err(TooMany) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// There are [`MOST`] already.
+#[derive(Debug)]
+pub(crate) struct TooMany;
+
+impl Streams {
+    /// Status and events, beginning with these.
+    pub(crate) fn live(&self, visitor: &Visitor, first: Vec<Arc<Event>>) -> Result<Stream, TooMany> {
+        self.make(visitor, What::Live { first })
+    }
+
+    /// These lines, and those to come.
+    pub(crate) fn log(&self, visitor: &Visitor, lines: Vec<String>, follower: LogFollower) -> Result<Stream, TooMany> {
+        self.make(visitor, What::Log { lines, follower: Box::new(follower) })
+    }
+
+    /// So many bytes of a file.
+    pub(crate) fn file(&self, visitor: &Visitor, file: File, length: u64) -> Result<Stream, TooMany> {
+        self.make(visitor, What::File { file, length })
+    }
+
+    /// Events of the database, as text.
+    pub(crate) fn export(&self, visitor: &Visitor, query: Query, format: Format) -> Result<Stream, TooMany> {
+        let place = Place::take(&self.exports, MOST_EXPORTS)?;
+        self.make(visitor, What::Export { query: Box::new(query), format, _place: place })
+    }
+
+    fn make(&self, visitor: &Visitor, what: What) -> Result<Stream, TooMany> {
+        let place = Place::take(&self.open, MOST)?;
+        Ok(Stream { visitor: visitor.clone(), what, _place: place })
+    }
+
+    /// Puts one down for the guard; the answer is the key.
+    pub(crate) fn put(&self, stream: Stream) -> String {
+        let key = self.last.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // The guard may have given up.
+        waiting.retain(|_, (since, _)| since.elapsed() < LEFT);
+        waiting.insert(key, (Instant::now(), stream));
+        key.to_string()
+    }
+
+    /// Takes one up.
+    pub(crate) fn take(&self, key: &str) -> Option<Stream> {
+        let key = key.parse().ok()?;
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&key).map(|(_, stream)| stream)
+    }
+}
+
+impl Stream {
+    /// Whether it ends by itself.
+    pub(crate) fn has_end(&self) -> bool {
+        matches!(self.what, What::File { .. } | What::Export { .. })
+    }
+
+    /// Begins to send: the length, if it is known, and the parts.
+    pub(crate) fn run(self, web: &Arc<Web>) -> (Option<u64>, mpsc::Receiver<Part>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let web = Arc::clone(web);
+        let Self { visitor, what, _place: place } = self;
+        let length = match &what {
+            What::File { length, .. } => Some(*length),
+            What::Live { .. } | What::Log { .. } | What::Export { .. } => None,
+        };
+        tokio::spawn(async move {
+            let _place = place;
+            match what {
+                What::Live { first } => live(&web, &visitor, &sender, first).await,
+                What::Log { lines, follower } => log(&web, &visitor, &sender, lines, follower).await,
+                What::File { file, length } => send_file(&sender, file, length).await,
+                What::Export { query, format, _place } => export(&web, &visitor, sender, *query, format).await,
+            }
+        });
+        (length, receiver)
+    }
+}
+
+fn may_look(web: &Web, visitor: &Visitor) -> bool {
+    web.auth.still(Instant::now(), visitor).caller().is_some()
+}
+
+async fn live(web: &Web, visitor: &Visitor, sender: &mpsc::Sender<Part>, first: Vec<Arc<Event>>) {
+    let mut frames = web.live.subscribe();
+    let first: Vec<Bytes> = first.iter().map(|event| super::live::event_frame(event)).collect();
+    // What happened just now may come by both ways.
+    let mut sent: HashSet<Bytes> = first.iter().cloned().collect();
+    let start = std::iter::once(Bytes::from_static(RETRY)).chain(web.live.latest());
+    for part in start.chain(first) {
+        if sender.send(Ok(part)).await.is_err() {
+            return;
+        }
+    }
+    let mut looked = Instant::now();
+    loop {
+        let part = tokio::select! {
+            next = timeout(ALIVE, frames.recv()) => match next {
+                Ok(Ok(next)) if sent.remove(&next) => continue,
+                Ok(Ok(next)) => next,
+                Ok(Err(broadcast::error::RecvError::Lagged(lost))) => frame(None, "gap", &lost.to_string()),
+                Ok(Err(broadcast::error::RecvError::Closed)) => return,
+                Err(_) => Bytes::from_static(COMMENT),
+            },
+            () = sender.closed() => return,
+        };
+        if looked.elapsed() >= LOOK {
+            looked = Instant::now();
+            if !may_look(web, visitor) {
+                let _ = sender.try_send(Ok(frame(None, "end", "\"logged out\"")));
+                return;
+            }
+        }
+        // A client that is so far behind is better off with a new beginning: it asks for what it has missed.
+        if sender.try_send(Ok(part)).is_err() {
+            return;
+        }
+    }
+}
+
+async fn log(
+    web: &Web,
+    visitor: &Visitor,
+    sender: &mpsc::Sender<Part>,
+    mut lines: Vec<String>,
+    mut follower: Box<LogFollower>,
+) {
+    let mut turns = interval(LOG_TURN);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = Instant::now();
+    if sender.send(Ok(Bytes::from_static(RETRY))).await.is_err() {
+        return;
+    }
+    loop {
+        // The first tick is at once.
+        tokio::select! {
+            _ = turns.tick() => {}
+            () = sender.closed() => return,
+        }
+        if !may_look(web, visitor) {
+            let _ = sender.try_send(Ok(frame(None, "end", "\"logged out\"")));
+            return;
+        }
+        if !lines.is_empty() {
+            told = Instant::now();
+            // Texts can always be written.
+            let text = serde_json::to_string(&lines).unwrap_or_default();
+            if sender.send(Ok(frame(None, "lines", &text))).await.is_err() {
+                return;
+            }
+        } else if told.elapsed() >= ALIVE {
+            told = Instant::now();
+            if sender.send(Ok(Bytes::from_static(COMMENT))).await.is_err() {
+                return;
+            }
+        }
+        let polled = blocking::call(move || follower.poll().map(|lines| (lines, follower))).await;
+        match polled {
+            Ok((more, back)) => (lines, follower) = (more, back),
+            Err(error) => {
+                let text = serde_json::to_string(&error.to_string()).unwrap_or_default();
+                let _ = sender.send(Ok(frame(None, "end", &text))).await;
+                return;
+            }
+        }
+    }
+}
+
+async fn send_file(sender: &mpsc::Sender<Part>, mut file: File, length: u64) {
+    let mut left = length;
+    while left > 0 {
+        let wanted = left.min(PART);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut part = Vec::new();
+            (&file).take(wanted).read_to_end(&mut part).map(|_| (part, file))
+        });
+        // A file that became shorter: the connection is broken off, so the client knows.
+        let Ok(Ok((part, back))) = read.await else { return };
+        if part.is_empty() {
+            return;
+        }
+        left -= part.len() as u64;
+        file = back;
+        if sender.send(Ok(Bytes::from(part))).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn export(web: &Web, visitor: &Visitor, sender: mpsc::Sender<Part>, query: Query, format: Format) {
+    let Some(caller) = visitor.caller().cloned() else { return };
+    let (service, parts) = (web.service.clone(), sender.clone());
+    let done = blocking::call(move || {
+        // A client that takes nothing is hung up on by the guard, and then there is nobody to send to.
+        service.export_events(&caller, &query, format, &mut |part| parts.blocking_send(Ok(part.into())).is_ok())
+    });
+    if let Err(error) = done.await {
+        let _ = sender.send(Err(io::Error::other(error.to_string()))).await;
+    }
+}
+
+/// Names the stream that the guard is to send; stays inside.
+pub(crate) const STREAM: &str = "x-multus-stream";
+/// How long an `EventSource` waits before it connects again.
+const RETRY: &[u8] = b"retry: 2000\n\n";
+/// Shows that the line is there, and finds out if it is not.
+const COMMENT: &[u8] = b":\n\n";
+const ALIVE: Duration = Duration::from_secs(15);
+/// How soon a log-out ends a stream.
+const LOOK: Duration = Duration::from_secs(1);
+const LOG_TURN: Duration = Duration::from_millis(500);
+/// Parts that wait for the client.
+const QUEUE: usize = 64;
+/// Streams at one time; fewer than there may be connections, so that some are left for requests.
+const MOST: usize = 192;
+/// Each may hold a thread for blocking calls, as long as the client takes what comes.
+const MOST_EXPORTS: usize = 2;
+const LEFT: Duration = Duration::from_secs(60);
+const PART: u64 = 64 * 1024;

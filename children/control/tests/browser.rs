@@ -1,0 +1,142 @@
+//! The pages in a real browser: a real daemon, a real multus-control, Chromium without a window, driven by `browser.py`.
+//!
+//! Needs `chromium` and Python with the package playwright, which is fetched into the target directory where it is missing.
+//! With `MULTUS_ARTEFACTS` set, pictures of all pages are put there: wide and narrow, light and dark.
+
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use world::{World, skip};
+
+#[test]
+fn people_can_do_everything_in_a_browser() {
+    let test = "people_can_do_everything_in_a_browser";
+    let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(program);
+    let Some(chromium) = chromium else { return skip(test, "there is no chromium") };
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return skip(test, &why),
+    };
+    build_template();
+
+    let mut world = World::new();
+    std::fs::write(world.dirs().config.join("multusd.toml"), "site = \"pump-house 3\"\n").expect("own file");
+    let panel = world.script("panel", PANEL);
+    std::fs::write(world.path("panel.json"), SCHEMA).expect("own file");
+    let panel = format!("description = \"Modbus TCP\"\ncommand = [{panel:?}]\n[heartbeat]\nmethod = \"none\"\n");
+    world.child("panel", &panel);
+    world.parameters("panel", "# how the panel is reached\nport = 5020 # the usual one\nname = \"first\"\n");
+    world.child("pump", PUMP);
+    world.parameters("pump", "message = \"turning\"\nevery = 20\n");
+    world.child("spare", "description = \"not in use\"\nenabled = false\ncommand = [\"/bin/sleep\", \"100000\"]\n[heartbeat]\nmethod = \"none\"\n");
+    let settle = "[configuration]\nsettle = \"20s\"\n";
+    world.control(&format!("[web]\nlisten = [\"127.0.0.1:0\"]\n[grpc]\nlisten = \"\"\nsocket = false\n{settle}"));
+    world.start();
+    let address = world.wait_log("control", "pages and API on ");
+    let code = world.wait_log("control", "the code for the first set-up is ");
+
+    let artefacts = std::env::var_os("MULTUS_ARTEFACTS").map_or_else(|| world.path("pictures"), PathBuf::from);
+    std::fs::create_dir_all(&artefacts).expect("a directory for pictures");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser.py");
+    let status = Command::new(python)
+        .arg(script)
+        .args([address.as_str(), code.as_str()])
+        .args([&chromium, &world.dirs().config, &artefacts])
+        .status()
+        .expect("Python can be started");
+    assert!(status.success(), "what the browser saw is told above");
+}
+
+/// A program with a schema of every kind of parameter.
+const PANEL: &str = r#"#!/bin/sh
+for word in "$@"; do
+    case $word in
+        --print-schema) exec cat "${0%/*}/panel.json" ;;
+        --check-config) exit 0 ;;
+    esac
+done
+exec sleep 100000
+"#;
+
+const SCHEMA: &str = r#"{
+    "type": "object",
+    "additionalProperties": false,
+    "properties": {
+        "port": { "title": "TCP port", "description": "Where it listens.", "type": "integer", "minimum": 1, "maximum": 65535, "default": 502 },
+        "name": { "title": "Name", "description": "For people.", "type": "string", "default": "" },
+        "unit": { "title": "Address", "type": "integer", "format": "hex", "minimum": 0, "maximum": 127, "default": 56 },
+        "gain": { "title": "Gain", "type": "number", "minimum": 0.1, "maximum": 10, "default": 1, "x-unit": "V/A" },
+        "bind": { "title": "Bind address", "type": "string", "format": "ipv4", "default": "0.0.0.0" },
+        "read_only": { "title": "Read only", "type": "boolean", "default": false },
+        "access": { "title": "Access", "enum": ["read and write", "read only", "nothing"], "default": "read only" },
+        "registers": { "title": "Registers", "type": "array", "items": { "type": "integer" }, "default": [0, 10] },
+        "hosts": { "title": "Hosts", "type": "array", "items": { "type": "string" } },
+        "password": { "title": "Password", "type": "string", "writeOnly": true },
+        "script": { "title": "Script", "type": "string", "contentMediaType": "text/plain" },
+        "version": { "title": "Version of the panel", "type": "string", "readOnly": true, "default": "1.0.7" },
+        "timing": { "title": "Timing", "description": "How patient it is.", "type": "object", "properties": {
+            "wait": { "title": "Wait", "type": "string", "format": "multus-interval", "default": "1s", "x-unit": "" },
+            "tries": { "title": "Tries", "type": "integer", "minimum": 1, "default": 3, "x-edit-level": 0 }
+        } }
+    }
+}"#;
+
+/// The smallest Rust child. Its outputs have safe values.
+const PUMP: &str = r#"description = "the pump itself"
+command = ["multus-template"]
+[heartbeat]
+deadline = "400ms"
+[restart]
+delays = ["1s"]
+[safe_state]
+outputs = { DO1 = "off", DO2 = "on" }
+"#;
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+fn target() -> &'static Path {
+    let profile = Path::new(env!("CARGO_BIN_EXE_multus-control")).parent().expect("a program lies in a directory");
+    profile.parent().expect("the profile has a directory of its own")
+}
+
+/// A Python that has playwright.
+fn python() -> Result<PathBuf, String> {
+    let has = |python: &Path| {
+        let mut import = Command::new(python);
+        import.args(["-c", "import playwright.sync_api"]).stdout(Stdio::null()).stderr(Stdio::null());
+        import.status().is_ok_and(|status| status.success())
+    };
+    let system = program("python3").ok_or("there is no python3")?;
+    if has(&system) {
+        return Ok(system);
+    }
+    let venv = target().join("browser-venv");
+    let own = venv.join("bin/python");
+    if has(&own) {
+        return Ok(own);
+    }
+    let done = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    if !done(Command::new(&system).args(["-m", "venv"]).arg(&venv)) {
+        return Err("Python has no playwright, and makes no virtual environment for it".into());
+    }
+    if !done(Command::new(&own).args(["-m", "pip", "install", "--quiet", "playwright"])) || !has(&own) {
+        return Err("Python has no playwright, and pip cannot fetch it".into());
+    }
+    Ok(own)
+}
+
+/// Cargo builds only the programs of the package under test.
+fn build_template() {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "-p", "multus-template", "--target-dir"]).arg(target());
+    if cfg!(not(debug_assertions)) {
+        build.arg("--release");
+    }
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs this test");
+    assert!(built.status.success(), "multus-template: {}", String::from_utf8_lossy(&built.stderr));
+}

@@ -1,0 +1,284 @@
+//! What can be seen and done.
+
+use serde_json::{Value, json};
+
+use super::http::Browser;
+use super::world::World;
+use super::{logged_in, up};
+
+#[test]
+fn children_are_seen_and_ordered_about() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    world.wait_state("idle", "running");
+    let admin = logged_in(address, "admin");
+    let status = admin.get("/api/v1/status").json();
+    assert_eq!(status["children"].as_array().map(Vec::len), Some(2));
+    assert_eq!(status["daemon"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(admin.get("/api/v1/information").json()["control_version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(admin.get("/api/v1/children/idle").json()["children"][0]["state"], "running");
+
+    let order = |word: &str| admin.send("POST", &format!("/api/v1/children/idle/{word}"), None).status;
+    assert_eq!(order("stop"), 204);
+    world.wait_state("idle", "stopped");
+    assert_eq!(order("start"), 204);
+    let first = world.wait_state("idle", "running").pid;
+    assert_eq!(order("restart"), 204);
+    world.wait("another process", || Some(world.of("idle").pid).filter(|pid| pid.is_some() && *pid != first));
+    let snooze = |body: Value| admin.send("POST", "/api/v1/children/idle/snooze", Some(body));
+    assert_eq!(snooze(json!({"seconds": 60})).status, 204);
+    assert!(world.of("idle").snoozed_until.is_some());
+    assert_eq!(snooze(json!({"seconds": 0})).status, 204);
+    assert_eq!(snooze(json!({"seconds": 86401})).status, 422);
+    assert_eq!(order("disable"), 204);
+    world.wait_state("idle", "disabled");
+    assert_eq!(order("enable"), 204);
+    world.wait_state("idle", "running");
+    let reply = admin.send("PUT", "/api/v1/children/idle/instances", Some(json!({"instances": 2})));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    world.wait_state("idle_1", "running");
+    assert_eq!(admin.get("/api/v1/children/idle").json()["children"].as_array().map(Vec::len), Some(2));
+    assert_eq!(admin.get("/api/v1/children/nobody").status, 404);
+    assert_eq!(admin.send("POST", "/api/v1/children/nobody/stop", None).status, 404);
+    assert!(matches!(admin.get("/api/v1/children/idle_0/advice").status, 409));
+    assert_eq!(admin.get("/api/v1/children/control/advice").status, 200);
+    assert_eq!(admin.send("POST", "/api/v1/reload", None).status, 200);
+    assert_eq!(admin.send("DELETE", "/api/v1/reboot", None).status / 100, 4, "none is scheduled, or it may not");
+}
+
+#[test]
+fn configurations_are_saved_by_version_and_taken_back() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    world.wait_state("idle", "running");
+    let admin = logged_in(address, "admin");
+    let path = "/api/v1/documents/children/idle";
+    let reply = admin.get(path);
+    let document = reply.json();
+    let version = document["version"].as_u64().expect("a version");
+    assert_eq!(reply.header("etag"), Some(format!("\"{version}\"").as_str()));
+    assert!(document["schema"].is_object());
+
+    let edit = json!({"changes": [{"path": ["description"], "value": "does nothing"}]});
+    let text =
+        admin.send("POST", &format!("{path}/edit"), Some(edit)).json()["text"].as_str().expect("a text").to_owned();
+    assert!(text.contains("description = \"does nothing\""), "{text}");
+    let check = |text: &str| admin.send("POST", &format!("{path}/validate"), Some(json!({"text": text}))).json();
+    assert_eq!(check(&text)["valid"], true);
+    let bad = check("command = [\"/bin/sleep\", \"1\"]\n[heartbeat]\nmethot = \"none\"\n");
+    assert_eq!((bad["valid"].as_bool(), bad["errors"][0]["line"].as_u64()), (Some(false), Some(3)), "{bad}");
+    assert_eq!(bad["errors"][0]["nearest"], "method", "{bad}");
+
+    let save = |headers: &[(&str, &str)], body: Value| {
+        let headers: Vec<_> = headers.iter().copied().chain([("Content-Type", "application/json")]).collect();
+        admin.bytes("PUT", path, &headers, body.to_string().as_bytes())
+    };
+    assert_eq!(save(&[], json!({"text": text})).status, 422, "no version");
+    let saved = save(&[], json!({"text": text, "version": version, "comment": "a word"}));
+    assert_eq!(saved.status, 200, "{saved:?}");
+    let newer = saved.json()["version"].as_u64().expect("a version");
+    assert!(newer > version);
+    let late = save(&[], json!({"text": text, "version": version}));
+    assert_eq!((late.status, late.json()["current_version"].as_u64()), (409, Some(newer)));
+    let tag = format!("\"{version}\"");
+    assert_eq!(save(&[("If-Match", &tag)], json!({"text": text})).status, 409);
+    assert_eq!(save(&[("If-Match", "\"x\"")], json!({"text": text})).status, 412);
+    assert_eq!(save(&[("If-Match", &tag)], json!({"text": text, "version": newer})).status, 422);
+    let invalid = save(&[], json!({"text": format!("colour = 3\n{text}"), "version": newer}));
+    assert_eq!((invalid.status, invalid.json()["errors"][0]["field"].as_str()), (422, Some("colour")), "{invalid:?}");
+    assert_eq!(invalid.header("content-type"), Some("application/problem+json"));
+
+    let history = admin.get(&format!("{path}/history")).json();
+    assert_eq!(history["versions"][0]["comment"], "a word");
+    assert_eq!(history["versions"][0]["who"], "admin");
+    assert!(admin.get(&format!("{path}/history/{newer}")).json()["text"].as_str().is_some_and(|old| old == text));
+    assert_eq!(admin.get(&format!("{path}/history/9999")).status, 404);
+    assert_eq!(admin.get(&format!("{path}/history/x")).status, 404);
+    let back = admin.send("POST", &format!("{path}/rollback"), Some(json!({"to": version, "version": newer})));
+    assert_eq!(back.status, 200, "{back:?}");
+    assert!(!admin.get(path).json()["text"].as_str().expect("a text").contains("does nothing"));
+    world.wait("the change is applied", || {
+        let changes = admin.get("/api/v1/changes").json();
+        changes["changes"].as_array()?.iter().find(|change| change["document"] == "children/idle").cloned()
+    });
+    let guest = logged_in(address, "guest");
+    let latest = admin.get(path).json()["version"].as_u64();
+    let body = json!({"text": text, "version": latest}).to_string();
+    assert_eq!(guest.bytes("PUT", path, &[("Content-Type", "application/json")], body.as_bytes()).status, 403);
+    for unknown in ["/api/v1/documents/children/", "/api/v1/documents/daemon/x", "/api/v1/documents/x/y"] {
+        assert_eq!(admin.get(unknown).status, 404, "{unknown}");
+    }
+    assert_eq!(admin.get("/api/v1/documents/daemon/multusd").status, 200);
+}
+
+#[test]
+fn events_logs_and_live_values_are_told() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    world.wait_state("idle", "running");
+    let admin = logged_in(address, "admin");
+    let events = world.wait("events", || {
+        let events = admin.get("/api/v1/events?child=idle&kind=ready").json()["events"].as_array()?.clone();
+        (!events.is_empty()).then_some(events)
+    });
+    assert!(events.iter().all(|event| event["kind"] == "ready" && event["child"] == "idle"));
+    assert_eq!(admin.get("/api/v1/events?limit=x").status, 422);
+
+    let mut live = admin.stream("/api/v1/stream");
+    let begin = live.until("event: status");
+    assert!(begin.contains("content-type: text/event-stream"), "{begin}");
+    assert_eq!(admin.send("POST", "/api/v1/children/idle/restart", None).status, 204);
+    let text = live.until("event: event");
+    let seq = events[0]["seq"].as_u64().expect("a number");
+    drop(live);
+    let again = Browser { headers: vec![("Last-Event-ID".into(), (seq - 1).to_string())], ..admin.clone() };
+    let mut missed = again.stream("/api/v1/stream");
+    assert!(missed.until(&format!("id: {seq}\n")).contains("event: event"), "{text}");
+
+    let names: Vec<String> = admin.get("/api/v1/logs").json()["logs"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|log| log["name"].as_str().expect("a name").to_owned())
+        .collect();
+    assert!(names.contains(&"multusd".to_owned()) && names.contains(&"control".to_owned()), "{names:?}");
+    let lines = admin.get("/api/v1/logs/control?lines=1000").json();
+    let lines = lines["lines"].as_array().expect("a list");
+    assert!(lines.iter().any(|line| line.as_str().is_some_and(|line| line.contains("pages and API on"))));
+    assert!(!admin.get("/api/v1/logs/multusd").json()["lines"].as_array().expect("a list").is_empty());
+    let found = admin.get("/api/v1/logs/control/search?words=PAGES+and").json();
+    assert_eq!(found["found"].as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!(admin.get("/api/v1/logs/control/search").status, 422, "what to look for?");
+    let file = admin.get("/api/v1/logs/control/download");
+    assert_eq!(file.header("content-disposition"), Some("attachment; filename=\"control.log\""));
+    assert!(String::from_utf8_lossy(&file.body).contains("pages and API on"));
+    let mut follow = admin.stream("/api/v1/logs/control/stream?lines=5000");
+    follow.until("pages and API on");
+    logged_in(address, "guest");
+    assert!(follow.until("guest logged in").contains("event: lines"));
+    for path in [
+        "/api/v1/logs/nobody",
+        "/api/v1/logs/nobody/download",
+        "/api/v1/logs/nobody/stream",
+        "/api/v1/faults/idle/latest",
+    ] {
+        assert_eq!(admin.get(path).status, 404, "{path}");
+    }
+    assert_eq!(admin.get("/api/v1/faults").json(), json!({"faults": []}));
+}
+
+#[test]
+fn metrics_and_history_are_for_those_who_may_look() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    let stranger = Browser::new(address);
+    assert_eq!((stranger.get("/metrics").status, stranger.get("/api/v1/history").status), (401, 401));
+    let program = Browser::with_token(address, &world.token("prometheus", 100));
+    let metrics = program.get("/metrics");
+    assert_eq!(metrics.status, 200);
+    assert!(String::from_utf8_lossy(&metrics.body).contains("# TYPE multus"), "{metrics:?}");
+    let history = program.get("/api/v1/history?children=idle&limit=5");
+    assert!(matches!(history.status, 200 | 409), "{history:?}");
+    assert_eq!(program.get("/api/v1/history?limit=0").status, 422);
+    assert_eq!(program.get("/api/v1/history?from=yesterday").status, 422);
+    assert_eq!(program.get("/api/v1/notifications").status, 200);
+    assert_eq!(program.send("POST", "/api/v1/notifications/x/test", None).status, 403);
+}
+
+#[test]
+fn bodies_that_are_not_what_is_expected_are_told_apart() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    let admin = logged_in(address, "admin");
+    let post = |media_type: &str, body: &[u8]| {
+        admin.bytes("POST", "/api/v1/children/idle/snooze", &[("Content-Type", media_type)], body)
+    };
+    for (media_type, body, status) in [
+        ("application/json", &b"{\"seconds\": 0}"[..], 204),
+        ("application/json; charset=utf-8", b"{\"seconds\": 0}", 204),
+        ("text/plain", b"{\"seconds\": 0}", 415),
+        ("application/x-www-form-urlencoded", b"seconds=0", 415),
+        ("", b"{\"seconds\": 0}", 415),
+        ("application/json", b"", 400),
+        ("application/json", b"{", 400),
+        ("application/json", b"{\"seconds\": 0} x", 400),
+        ("application/json", b"{\"seconds\": \xff}", 400),
+        ("application/json", b"[]", 422),
+        ("application/json", b"{}", 422),
+        ("application/json", b"{\"seconds\": \"0\"}", 422),
+        ("application/json", b"{\"seconds\": -1}", 422),
+        ("application/json", b"{\"seconds\": 1e400}", 400),
+        ("application/json", b"{\"seconds\": 0, \"more\": 1}", 422),
+    ] {
+        let reply = post(media_type, body);
+        assert_eq!(reply.status, status, "{media_type} {}: {reply:?}", String::from_utf8_lossy(body));
+        if status != 204 {
+            assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+            assert_eq!(reply.json()["status"], status);
+        }
+    }
+    assert_eq!(post("application/json", b"{\"seconds\": \"0\"}").json()["errors"][0]["field"], "seconds");
+    let deep = format!("{{\"seconds\": {}", "[".repeat(10_000));
+    assert_eq!(post("application/json", deep.as_bytes()).status / 100, 4);
+}
+
+#[test]
+fn nothing_that_is_sent_makes_it_fail() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    let admin = logged_in(address, "admin");
+    let document = Browser::new(address).get("/api/v1/openapi.json").json();
+    let odd = [
+        "..",
+        "%2e%2e",
+        "%00",
+        "%ff",
+        "a%2Fb",
+        "\u{1f}",
+        "-1",
+        "idle",
+        "config",
+        "%F0%9F%92%A7",
+        "'\"<>",
+        "x".repeat(300).leak(),
+    ];
+    let bodies: [&[u8]; 6] =
+        [b"", b"null", b"{}", b"\xff\xfe", b"{\"text\":\"\\u0000\",\"version\":18446744073709551615}", b"[[[["];
+    let mut asked = 0;
+    for (template, operations) in document["paths"].as_object().expect("paths") {
+        for method in operations.as_object().expect("operations").keys() {
+            // These end our session or the machine.
+            if template.ends_with("/reboot") || (template.ends_with("/session") && method == "delete") {
+                continue;
+            }
+            let is_stream = template.ends_with("/stream");
+            for part in odd {
+                let path = template
+                    .split('/')
+                    .map(|one| if one.starts_with('{') { part } else { one })
+                    .collect::<Vec<_>>()
+                    .join("/");
+                let path = path.replace(['\u{1f}', ' '], "%1f");
+                for body in bodies {
+                    if is_stream && !path.contains("/logs/") {
+                        continue;
+                    }
+                    let query = if asked % 3 == 0 { "?limit=-1&since=%ff&words=%00&lines=999999999999" } else { "" };
+                    let mut raw = super::http::Raw::connect(address);
+                    let head = admin.head(&method.to_uppercase(), &format!("{path}{query}"));
+                    let head =
+                        format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+                    raw.write([head.as_bytes(), body].concat()).expect("connected");
+                    let status = raw.reply().expect("an answer").status;
+                    assert!(status < 500, "{method} {path}{query}: {status}");
+                    asked += 1;
+                    if !template.contains('{') && body.is_empty() {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(asked > 500, "{asked}");
+    assert_eq!(admin.get("/api/v1/status").status, 200);
+}

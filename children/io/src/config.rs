@@ -1,0 +1,70 @@
+//! What `config/io.toml` may say. Which lines there are stands in `hardware.toml`.
+
+use std::time::Duration;
+
+use multus_child::{Error, Interval};
+use multus_contract::config::Severity;
+use multus_contract::config::hardware::{self, HardwareConfig};
+use multus_contract::dirs::Dirs;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// How inputs and outputs are scanned. Which lines there are stands in hardware.toml.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Time from scan to scan, 100us to 1s; below the deadline of the child.
+    pub period: Interval,
+    /// Real-time priority of the scan (SCHED_FIFO), below that of multusd; 0: an ordinary thread.
+    #[schemars(range(min = 0, max = 98))]
+    pub priority: u8,
+    /// Keep the memory of this process from being paged out.
+    pub lock_memory: bool,
+    /// Retained values are written to the disk at most so often, 1s to 1h.
+    pub retain_interval: Interval,
+    /// How long to wait at the start for lines that somebody else still has, up to 1min.
+    pub patience: Interval,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            period: Interval::from_millis(1),
+            priority: 40,
+            lock_memory: true,
+            retain_interval: Interval::from_millis(10_000),
+            patience: Interval::from_millis(5000),
+        }
+    }
+}
+
+/// What the types cannot express, and whether `hardware.toml` is good.
+///
+/// # Errors
+/// Everything that is wrong, a line each.
+pub fn check(config: &Config, dirs: &Dirs) -> Result<HardwareConfig, Error> {
+    let mut wrong = Vec::new();
+    for (key, value, least, most) in [
+        ("period", config.period, Duration::from_micros(100), Duration::from_secs(1)),
+        ("retain_interval", config.retain_interval, Duration::from_secs(1), Duration::from_secs(3600)),
+        ("patience", config.patience, Duration::ZERO, Duration::from_secs(60)),
+    ] {
+        if !(least..=most).contains(&value.duration()) {
+            wrong.push(format!(
+                "{key}: {value} is out of range, expected {} to {}",
+                Interval::from(least),
+                Interval::from(most)
+            ));
+        }
+    }
+    let loaded = hardware::load(&dirs.config, None);
+    if loaded.is_missing {
+        let path = dirs.config.join(hardware::HARDWARE_FILE);
+        wrong.push(format!("{}: no such file, so there is no line; see example-hardware.toml", path.display()));
+    }
+    wrong.extend(loaded.diagnostics.iter().filter(|d| d.severity != Severity::Warning).map(ToString::to_string));
+    match loaded.config {
+        Some(config) if wrong.is_empty() => Ok(config),
+        _ => Err(wrong.join("\n").into()),
+    }
+}

@@ -1,0 +1,349 @@
+//! A board that is a file: what its inputs read stands there, what its outputs were set to, and which faults it has. Tests and
+//! people write it through a [`Panel`].
+//!
+//! ```text
+//! word         bytes     what                                                                     written by
+//! 0            0..8      "MULTUSIM"
+//! 1            8..16     version: 1
+//! 2            16..24    1 = every line is taken; else error number of all native reads and writes panel
+//! 3            24..32    error number of all transfers on SPI                                     panel
+//! 64 + n       512..     native line n, 0 to 63, from outside: 0 open (the bias decides), 1 low, 2 high   panel
+//! 128 + n      1024..    native line n as output: bits 0..2: 0 never set, 1 low, 2 high; 2..64 how often set   board
+//! 192 + n      1536..    1 = native line n does not move any more; else error number of its writes        panel
+//! 256 + a      2048..    I2C chip a reads bits 0..16, if bit 16; bits 32..64 error number of its transfers   panel
+//! 384 + a      3072..    I2C chip a was written: bits 0..8 the last byte, 8..64 how often                 board
+//! 512 + c      4096..    SPI converter, channel c, 0 to 7                                         panel
+//! 520 + c      4160..    SPI converter for output, channel c, 0 or 1, as [128 + n]: bits 0..16 the number, 16..64 how often   board
+//! 1024         8192      end
+//! ```
+//! The file is read and written a word at a time and never mapped, so that whatever becomes of it harms nobody.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use multus_contract::config::hardware::Bias;
+use multus_contract::dirs::Dirs;
+
+use crate::OpenError;
+use crate::bus::{I2c, Spi};
+use crate::gpio::{Gpio, Pins};
+
+const LETTERS: u64 = u64::from_le_bytes(*b"MULTUSIM");
+const GPIO_FAULT: u64 = 2;
+const SPI_FAULT: u64 = 3;
+const INPUTS: u64 = 64;
+const OUTPUTS: u64 = 128;
+const OUTPUT_FAULTS: u64 = 192;
+const I2C_READ: u64 = 256;
+const I2C_WRITTEN: u64 = 384;
+const ADC: u64 = 512;
+const DAC: u64 = 520;
+const WORDS: u64 = 1024;
+const TAKEN: u64 = 1;
+const STUCK: u64 = 1;
+
+/// The file of the simulated board of these directories.
+pub fn file_of(dirs: &Dirs) -> PathBuf {
+    dirs.runtime.join("io-sim")
+}
+
+/// The board as somebody sees it who stands before it.
+#[derive(Debug)]
+pub struct Panel {
+    file: File,
+}
+
+/// What an I2C chip or line does wrong, as the error number of the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It works.
+    None,
+    /// It is not there.
+    Missing,
+    /// It does not acknowledge.
+    NoAcknowledge,
+    /// The transfer takes too long.
+    Timeout,
+}
+
+impl Fault {
+    fn number(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Missing => 6,         // ENXIO
+            Self::NoAcknowledge => 121, // EREMOTEIO
+            Self::Timeout => 110,       // ETIMEDOUT
+        }
+    }
+}
+
+impl Panel {
+    /// Opens the board, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// What the system refuses; `InvalidData` for a file that is something else.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let panel = Self { file };
+        if panel.file.metadata()?.len() == 0 {
+            panel.file.set_len(WORDS * 8)?;
+            panel.put(0, LETTERS)?;
+            panel.put(1, 1)?;
+        }
+        if panel.get(0)? != LETTERS || panel.get(1)? != 1 || panel.file.metadata()?.len() != WORDS * 8 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "is no simulated board of this release; remove it"));
+        }
+        Ok(panel)
+    }
+
+    /// Drives native line `number` from outside; `None` leaves it open.
+    ///
+    /// # Errors
+    /// What the system refuses, here and below.
+    pub fn drive(&self, number: u32, is_high: Option<bool>) -> io::Result<()> {
+        self.put(INPUTS + place(number), is_high.map_or(0, level_word))
+    }
+
+    /// The level that native line `number` was set to, and how often; `None` when it never was.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn output(&self, number: u32) -> io::Result<Option<(bool, u64)>> {
+        let word = self.get(OUTPUTS + place(number))?;
+        Ok(match word & 3 {
+            1 => Some((false, word >> 2)),
+            2 => Some((true, word >> 2)),
+            _ => None,
+        })
+    }
+
+    /// From now on writes of native line `number` do nothing, and nobody is told.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn stick(&self, number: u32, is_stuck: bool) -> io::Result<()> {
+        self.put(OUTPUT_FAULTS + place(number), if is_stuck { STUCK } else { 0 })
+    }
+
+    /// From now on writes of native line `number` fail.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn break_output(&self, number: u32, fault: Fault) -> io::Result<()> {
+        self.put(OUTPUT_FAULTS + place(number), fault.number())
+    }
+
+    /// From now on all native lines fail.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn break_gpio(&self, fault: Fault) -> io::Result<()> {
+        self.put(GPIO_FAULT, fault.number())
+    }
+
+    /// As if another program had all native lines: they cannot be opened.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn take_lines(&self, are_taken: bool) -> io::Result<()> {
+        self.put(GPIO_FAULT, if are_taken { TAKEN } else { 0 })
+    }
+
+    /// What the I2C chip at `address` answers: one byte (the lower one) or two, the upper one first.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn answer(&self, address: u8, data: u16) -> io::Result<()> {
+        self.put(I2C_READ + u64::from(address & 127), 1 << 16 | u64::from(data))
+    }
+
+    /// From now on the I2C chip at `address` fails, or works again as it did at first.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn break_chip(&self, address: u8, fault: Fault) -> io::Result<()> {
+        self.put(I2C_READ + u64::from(address & 127), fault.number() << 32)
+    }
+
+    /// The last byte that the I2C chip at `address` was sent, and how many.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn sent(&self, address: u8) -> io::Result<Option<(u8, u64)>> {
+        let word = self.get(I2C_WRITTEN + u64::from(address & 127))?;
+        Ok((word != 0).then_some(((word & 0xff) as u8, word >> 8)))
+    }
+
+    /// What channel `channel` of the converter measures, 0 to 4095.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn measure(&self, channel: u8, raw: u16) -> io::Result<()> {
+        self.put(ADC + u64::from(channel & 7), raw.into())
+    }
+
+    /// From now on the SPI bus fails, or works again.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn break_spi(&self, fault: Fault) -> io::Result<()> {
+        self.put(SPI_FAULT, fault.number())
+    }
+
+    /// The number that channel `channel` of the converter for output was set to, and how often.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn converted(&self, channel: u8) -> io::Result<Option<(u16, u64)>> {
+        let word = self.get(DAC + u64::from(channel & 1))?;
+        Ok((word != 0).then_some(((word & 0xffff) as u16, word >> 16)))
+    }
+
+    fn get(&self, word: u64) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, word * 8)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn put(&self, word: u64, value: u64) -> io::Result<()> {
+        self.file.write_all_at(&value.to_le_bytes(), word * 8)
+    }
+
+    /// The error that stands in bits `shift` to `shift + 32` of a word.
+    fn fail(word: u64, shift: u32) -> io::Result<()> {
+        match i32::try_from(word >> shift & 0xffff_ffff) {
+            Ok(0) => Ok(()),
+            Ok(number) => Err(io::Error::from_raw_os_error(number)),
+            Err(_) => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+fn place(number: u32) -> u64 {
+    u64::from(number) % 64
+}
+
+fn level_word(is_high: bool) -> u64 {
+    if is_high { 2 } else { 1 }
+}
+
+/// The native lines of the simulated board.
+#[derive(Debug)]
+pub(crate) struct SimGpio {
+    panel: Panel,
+    inputs: Vec<(u32, bool)>,
+    outputs: Vec<u32>,
+}
+
+impl SimGpio {
+    pub(crate) fn open(panel: Panel, pins: &Pins) -> Result<Self, OpenError> {
+        let failed = |error: io::Error| OpenError::new(format!("the simulated board: {error}"));
+        if panel.get(GPIO_FAULT).map_err(failed)? == TAKEN {
+            let message = "the simulated board: all lines are taken by \"somebody\"".to_owned();
+            return Err(OpenError { message, is_busy: true });
+        }
+        if let Some(number) =
+            pins.inputs.iter().map(|p| p.number).chain(pins.outputs.iter().map(|p| p.number)).find(|n| *n > 63)
+        {
+            return Err(OpenError::new(format!("gpio {number}: the simulated board has 0 to 63")));
+        }
+        let mut lines = Self {
+            panel,
+            inputs: pins.inputs.iter().map(|pin| (pin.number, pin.bias == Bias::PullUp)).collect(),
+            outputs: pins.outputs.iter().map(|pin| pin.number).collect(),
+        };
+        for (output, pin) in pins.outputs.iter().enumerate() {
+            // What is broken shows when it is used.
+            let _ = lines.write(output, pin.is_high);
+        }
+        Ok(lines)
+    }
+}
+
+impl Gpio for SimGpio {
+    fn read(&mut self) -> io::Result<u64> {
+        let mut bytes = [0; 64 * 8];
+        Panel::fail(self.panel.get(GPIO_FAULT)?, 0)?;
+        self.panel.file.read_exact_at(&mut bytes, INPUTS * 8)?;
+        let mut levels = 0;
+        for (i, (number, is_pulled_up)) in self.inputs.iter().enumerate() {
+            let is_high = match bytes[*number as usize * 8] {
+                0 => *is_pulled_up,
+                level => level == 2,
+            };
+            levels |= u64::from(is_high) << i;
+        }
+        Ok(levels)
+    }
+
+    fn write(&mut self, output: usize, is_high: bool) -> io::Result<()> {
+        let number = *self.outputs.get(output).ok_or(io::ErrorKind::InvalidInput)?;
+        Panel::fail(self.panel.get(GPIO_FAULT)?, 0)?;
+        let fault = self.panel.get(OUTPUT_FAULTS + place(number))?;
+        if fault == STUCK {
+            return Ok(());
+        }
+        Panel::fail(fault, 0)?;
+        let count = self.panel.get(OUTPUTS + place(number))? >> 2;
+        self.panel.put(OUTPUTS + place(number), (count + 1) << 2 | level_word(is_high))
+    }
+}
+
+/// The I2C bus of the simulated board.
+#[derive(Debug)]
+pub(crate) struct SimI2c(pub(crate) Panel);
+
+impl I2c for SimI2c {
+    fn read(&mut self, address: u8, bytes: &mut [u8]) -> io::Result<()> {
+        let word = self.0.get(I2C_READ + u64::from(address & 127))?;
+        Panel::fail(word, 32)?;
+        // An expander to which nothing is connected reads high, a sensor 0 °C.
+        let answer = if word >> 16 & 1 == 1 {
+            word as u16
+        } else if bytes.len() == 1 {
+            0xff
+        } else {
+            0
+        };
+        match bytes {
+            [byte] => *byte = answer as u8,
+            _ => bytes.iter_mut().zip(answer.to_be_bytes()).for_each(|(byte, value)| *byte = value),
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, address: u8, bytes: &[u8]) -> io::Result<()> {
+        let address = u64::from(address & 127);
+        Panel::fail(self.0.get(I2C_READ + address)?, 32)?;
+        let Some(last) = bytes.last() else { return Ok(()) };
+        let count = self.0.get(I2C_WRITTEN + address)? >> 8;
+        self.0.put(I2C_WRITTEN + address, (count + 1) << 8 | u64::from(*last))
+    }
+}
+
+/// The SPI bus of the simulated board: a converter at chip enable 0, one for output at 1.
+#[derive(Debug)]
+pub(crate) struct SimSpi(pub(crate) Panel);
+
+impl Spi for SimSpi {
+    fn transfer(&mut self, _: u8, bytes: &mut [u8]) -> io::Result<()> {
+        Panel::fail(self.0.get(SPI_FAULT)?, 0)?;
+        match bytes {
+            [first, second, third] => {
+                let channel = u64::from((*first & 1) << 2 | *second >> 6);
+                [*second, *third] = (self.0.get(ADC + channel)? as u16 & 0x0fff).to_be_bytes();
+                *first = 0;
+            }
+            [first, second] => {
+                let channel = u64::from(*first >> 7);
+                let raw = u16::from_be_bytes([*first & 0x0f, *second]);
+                let count = self.0.get(DAC + channel)? >> 16;
+                self.0.put(DAC + channel, (count + 1) << 16 | u64::from(raw))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
