@@ -124,5 +124,5 @@ fn failure(error: &mysql::Error) -> Failure {
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What a row takes with its indexes, about: measured with events of a demonstration.
+/// What a row takes with its indexes: an estimate, some two thirds of it text.
 const ROW_BYTES: u64 = 1024;
