@@ -4,36 +4,8 @@
 //! (twice, because real tails are heavier). The advice is the shortest deadline that by this model raises at most one
 //! false alarm in a hundred years, and at least twice the longest gap seen, rounded up to two digits.
 
+use multus_contract::api::advice::Advice;
 use multus_ipc::histogram::{self, BUCKETS};
-use serde::{Deserialize, Serialize};
-
-/// What is advised for one lane. Times in microseconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Advice {
-    /// Name of the child instance.
-    pub child: String,
-    /// Name of the lane; empty for the first without a name.
-    pub lane: String,
-    /// Intervals that were seen.
-    pub intervals: u64,
-    /// Half of them are not above it.
-    pub p50_us: f64,
-    /// 99 % are not above it.
-    pub p99_us: f64,
-    /// 99.9 % are not above it.
-    pub p999_us: f64,
-    /// The longest.
-    pub max_us: f64,
-    /// The deadline in force; `None` without.
-    pub deadline_us: Option<f64>,
-    /// False alarms a year that the model expects of it.
-    pub alarms_per_year: Option<f64>,
-    /// The deadline that is advised; `None` when too little was seen.
-    pub advised_us: Option<f64>,
-    /// False alarms a year that the model expects of that.
-    pub advised_alarms_per_year: Option<f64>,
-}
 
 /// Fewer intervals than this say nothing about rare ones.
 pub const ENOUGH: u64 = 1000;

@@ -1,11 +1,12 @@
 //! `multusctl advise NAME`: which deadline suits a child.
 
+use multus_contract::api::advice::Advice;
 use multus_contract::api::command::Request;
 
 use super::Context;
 use super::output::{Failure, print};
-use super::view::units::{alarms_words, time_us};
-use crate::advise::{Advice, ENOUGH};
+use crate::advise::ENOUGH;
+use multus_contract::api::human::{alarms_words, time_us};
 
 pub(crate) fn advise(context: &Context, name: &str, json: bool) -> Result<(), Failure> {
     let advices: Vec<Advice> = context.client()?.request_as(&Request::Advise { name: name.to_owned() })?;

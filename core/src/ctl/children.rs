@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Context;
 use super::output::{Failure, complain, print, print_json};
-use super::view::units::count;
+use multus_contract::api::human::count;
 
 /// What is asked of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

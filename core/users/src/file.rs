@@ -57,14 +57,7 @@ impl Users {
     /// # Errors
     /// It cannot be read, or something in it is wrong: then nobody at all may be let in.
     pub fn load(path: &Path) -> Result<Self, UsersError> {
-        let fault = |why: String| UsersError { path: path.to_owned(), why };
-        match fs::metadata(path) {
-            Ok(data) if data.len() > MOST_BYTES => return Err(fault(format!("larger than {MOST_BYTES} bytes"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            _ => {}
-        }
-        let text = fs::read_to_string(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
-        Self::parse(&text).map_err(fault)
+        read(path, Self::parse)
     }
 
     /// Reads, changes and writes the file, with nobody else in between. The change is not written when it fails.
@@ -75,15 +68,7 @@ impl Users {
         path: &Path,
         change: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<(Self, T), E> {
-        let fault = |why: String| UsersError { path: path.to_owned(), why };
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        let lock = File::open(dir).map_err(|error| fault(format!("its directory cannot be opened: {error}")))?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, error)| fault(format!("its directory cannot be locked: {error}")))?;
-        let mut users = Self::load(path)?;
-        let result = change(&mut users)?;
-        replace(path, &users.to_toml()).map_err(|error| fault(format!("cannot be written: {error}")))?;
-        Ok((users, result))
+        rewrite(path, Self::parse, Self::to_toml, change)
     }
 
     /// Whether there is nobody.
@@ -223,6 +208,42 @@ const HEADING: &str =
 const WEAKEST: u32 = 100;
 const MOST_USERS: usize = 1000;
 const MOST_BYTES: u64 = 1 << 20;
+
+/// Reads a file of people or tokens; the empty value if there is none.
+///
+/// # Errors
+/// It is too large, cannot be read, or `parse` refuses it.
+pub(crate) fn read<T: Default>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, UsersError> {
+    let fault = |why: String| UsersError::new(path, why);
+    match fs::metadata(path) {
+        Ok(data) if data.len() > MOST_BYTES => return Err(fault(format!("larger than {MOST_BYTES} bytes"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
+        _ => {}
+    }
+    let text = fs::read_to_string(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    parse(&text).map_err(fault)
+}
+
+/// Reads, changes and writes such a file, with nobody else in between. The change is not written when it fails.
+///
+/// # Errors
+/// That of the change, or what kept the file from being read or written.
+pub(crate) fn rewrite<T: Default, R, E: From<UsersError>>(
+    path: &Path,
+    parse: impl Fn(&str) -> Result<T, String>,
+    to_toml: impl Fn(&T) -> String,
+    change: impl FnOnce(&mut T) -> Result<R, E>,
+) -> Result<(T, R), E> {
+    let fault = |why: String| UsersError::new(path, why);
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let lock = File::open(dir).map_err(|error| fault(format!("its directory cannot be opened: {error}")))?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive)
+        .map_err(|(_, error)| fault(format!("its directory cannot be locked: {error}")))?;
+    let mut all = read(path, parse)?;
+    let result = change(&mut all)?;
+    replace(path, &to_toml(&all)).map_err(|error| fault(format!("cannot be written: {error}")))?;
+    Ok((all, result))
+}
 
 #[cfg(test)]
 mod tests {

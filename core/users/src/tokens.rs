@@ -12,17 +12,14 @@
 //! time. The token itself is shown once, when it is made. Mode 0600; replaced as a whole, like `users.toml`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use multus_contract::api::time::{format_rfc3339, parse_rfc3339};
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::file::{UsersError, name_fault, replace};
+use crate::file::{self, UsersError, name_fault};
 
 /// A token, but for what is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,14 +53,7 @@ impl Tokens {
     /// # Errors
     /// It cannot be read, or something in it is wrong: then no token at all may count.
     pub fn load(path: &Path) -> Result<Self, UsersError> {
-        let fault = |why: String| UsersError::new(path, why);
-        match fs::metadata(path) {
-            Ok(data) if data.len() > MOST_BYTES => return Err(fault(format!("larger than {MOST_BYTES} bytes"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            _ => {}
-        }
-        let text = fs::read_to_string(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
-        Self::parse(&text).map_err(fault)
+        file::read(path, Self::parse)
     }
 
     /// Makes a token, which is returned and cannot be shown again. It must be the only one of its name.
@@ -119,15 +109,7 @@ impl Tokens {
     }
 
     fn change<T>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T, UsersError>) -> Result<T, UsersError> {
-        let fault = |why: String| UsersError::new(path, why);
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        let lock = File::open(dir).map_err(|error| fault(format!("its directory cannot be opened: {error}")))?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, error)| fault(format!("its directory cannot be locked: {error}")))?;
-        let mut tokens = Self::load(path)?;
-        let result = change(&mut tokens)?;
-        replace(path, &tokens.to_toml()).map_err(|error| fault(format!("cannot be written: {error}")))?;
-        Ok(result)
+        file::rewrite(path, Self::parse, Self::to_toml, change).map(|(_, result)| result)
     }
 
     fn put(&mut self, token: Token) -> Result<(), String> {
@@ -205,10 +187,10 @@ const PREFIX: &str = "multus_";
 const HEADING: &str = "# Tokens of programs. \"multusctl token\" changes this file.\n\n";
 const WEAKEST: u32 = 100;
 const MOST_TOKENS: usize = 1000;
-const MOST_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt as _;
     use std::time::Duration;
 

@@ -1,8 +1,7 @@
 //! Orders to children.
 
+use multus_contract::api::advice::Advice;
 use multus_contract::api::command::{ReloadReport, Request};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use super::status::{no_child, of_name};
 use super::{Caller, Error, Result, Service};
@@ -22,34 +21,6 @@ pub enum Order {
     Disable,
     /// For so many seconds nobody is killed; 0 ends it.
     Snooze(u64),
-}
-
-/// Which deadline suits one lane of a child. Times in microseconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema, Deserialize)]
-#[serde(default)]
-pub struct Advice {
-    /// Name of the child instance.
-    pub child: String,
-    /// Name of the lane; empty for the first without a name.
-    pub lane: String,
-    /// Intervals from beat to beat that were seen.
-    pub intervals: u64,
-    /// Half of them are not above it.
-    pub p50_us: f64,
-    /// 99 % are not above it.
-    pub p99_us: f64,
-    /// 99.9 % are not above it.
-    pub p999_us: f64,
-    /// The longest.
-    pub max_us: f64,
-    /// The deadline in force; `None` without.
-    pub deadline_us: Option<f64>,
-    /// False alarms a year to be expected of it.
-    pub alarms_per_year: Option<f64>,
-    /// The deadline that is advised; `None` when too little was seen.
-    pub advised_us: Option<f64>,
-    /// False alarms a year to be expected of that.
-    pub advised_alarms_per_year: Option<f64>,
 }
 
 impl Service {

@@ -25,12 +25,13 @@ use multus_child::Lane;
 use multus_contract::dirs::Dirs;
 
 pub use caller::Caller;
-pub use children::{Advice, Order};
+pub use children::Order;
 pub use error::{Error, Problem, Result};
 pub use events::EventQuery;
 pub use faults::{FaultReport, FaultText};
 pub use logs::{Found, LogFile, LogFollower, LogTail};
 pub use machine::Information;
+pub use multus_contract::api::advice::Advice;
 pub use multus_contract::api::command::ReloadReport;
 pub use status::Snapshot;
 

@@ -1,8 +1,11 @@
-//! What the daemon tells and takes: Status JSON, Event JSON, the messages of `control.sock`, exit codes, written times.
+//! What the daemon tells and takes: Status JSON, Event JSON, the messages of `control.sock`, exit codes, written times,
+//! and values as people read them.
 
+pub mod advice;
 pub mod command;
 pub mod event;
 pub mod exit;
+pub mod human;
 pub mod intervals;
 pub mod status;
 pub mod time;

@@ -142,6 +142,16 @@ impl ChildStatus {
     pub fn state_code(&self) -> Option<StateCode> {
         StateCode::from_word(&self.state)
     }
+
+    /// Whether it does not run because somebody wanted it so.
+    pub fn is_off(&self) -> bool {
+        matches!(self.state_code(), Some(StateCode::Disabled | StateCode::Stopped))
+    }
+
+    /// Whether somebody should look at it.
+    pub fn is_failing(&self) -> bool {
+        self.degraded || self.state_code() == Some(StateCode::Backoff) || (self.safe_state && !self.is_off())
+    }
 }
 
 /// An output that has a safe value.

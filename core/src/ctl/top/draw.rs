@@ -7,7 +7,7 @@ use crate::ctl::view::event::event_line;
 use crate::ctl::view::header::header;
 use crate::ctl::view::table::Table;
 use crate::ctl::view::text::{Line, Tone};
-use crate::ctl::view::units::rough;
+use multus_contract::api::human::rough;
 
 /// The whole screen, `height` lines of at most `width` columns, joined by line ends. Pure: the same model gives the same text.
 pub(crate) fn draw(model: &Model, width: usize, height: usize) -> String {
@@ -179,7 +179,7 @@ mod tests {
         for columns in [120, 80, 40] {
             let text = screen(&model, columns, 40).join("\n");
             for expected in
-                ["modbus  ▲ backoff", "last fault: hang", "detected", "+48 us", "futex_wait", "last events", "⏎ back"]
+                ["modbus  ▲ backoff", "last fault: hang", "detected", "+48 µs", "futex_wait", "last events", "⏎ back"]
             {
                 assert!(text.contains(expected), "{columns}: {expected} in\n{text}");
             }

@@ -3,7 +3,7 @@
 use multus_contract::api::status::ChildStatus;
 
 use super::text::{Line, Tone};
-use super::units::{of_limit, time_us};
+use multus_contract::api::human::{of_limit, time_us};
 
 /// How much of a limit is used, `columns` wide, in steps of an eighth of a column.
 pub(crate) fn bar(part: f64, columns: usize) -> Line {

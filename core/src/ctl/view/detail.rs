@@ -9,7 +9,7 @@ use super::event::event_line;
 use super::state::{marks, state};
 use super::text::{Line, Tone, flowed, wrapped};
 use super::timeline::timeline;
-use super::units::{ago, alarms_words, clock, count, of_limit, time_us};
+use multus_contract::api::human::{ago, alarms_words, clock, count, of_limit, time_us};
 
 /// What is known about one child.
 #[derive(Clone, Copy, Debug)]

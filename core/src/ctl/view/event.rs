@@ -4,7 +4,7 @@ use multus_contract::api::event::Event;
 use multus_ipc::words::EventKind;
 
 use super::text::{Line, Tone};
-use super::units::{clock, time_ns};
+use multus_contract::api::human::{clock, time_ns};
 
 /// Time, child, what happened, how it looked. Only the first line of the detail; `with_date` for events of other days.
 pub(crate) fn event_line(event: &Event, with_date: bool) -> Line {
@@ -76,7 +76,7 @@ mod tests {
         let fault = Event { kind: "fault".into(), ready_ns: None, detail: "no beat\nmore".into(), ..recovered };
         assert_eq!(
             event_line(&fault, true).render(false),
-            "1970-01-01 00:57:00.000  modbus       fault hang: no beat (detected 48 us after the deadline)"
+            "1970-01-01 00:57:00.000  modbus       fault hang: no beat (detected 48 µs after the deadline)"
         );
     }
 }

@@ -2,9 +2,8 @@
 
 use multus_contract::api::status::{DaemonStatus, Status};
 
-use super::state::is_failing;
 use super::text::{Line, Tone, flowed, wrapped};
-use super::units::{count, time_us, uptime};
+use multus_contract::api::human::{count, time_us, uptime};
 
 /// Site and verdict, then the health of the watch loop, then what the daemon misses.
 pub(crate) fn header(status: &Status, columns: usize) -> Vec<Line> {
@@ -30,8 +29,8 @@ fn verdict(status: &Status) -> Line {
     let names = |chosen: &dyn Fn(&&multus_contract::api::status::ChildStatus) -> bool| {
         status.children.iter().filter(chosen).map(|child| child.name.as_str()).collect::<Vec<_>>()
     };
-    let safe = names(&|child| is_failing(child) && child.safe_state);
-    let failing = names(&|child| is_failing(child) && !child.safe_state);
+    let safe = names(&|child| child.is_failing() && child.safe_state);
+    let failing = names(&|child| child.is_failing() && !child.safe_state);
     let mut parts = Vec::new();
     if !safe.is_empty() {
         parts.push(format!("{} in safe state: {}", count(safe.len(), "child", "children"), safe.join(", ")));
@@ -91,7 +90,7 @@ mod tests {
             [
                 "pump-house 3  ▲ 1 child in safe state: modbus",
                 "multusd 0.1.0 · up 41 d 06:12 · watch loop FIFO 50, locked",
-                "late 99 % 48 us, max 212 us · 54.1 °C",
+                "late 99 % 48 µs, max 212 µs · 54.1 °C",
             ]
         );
         assert_eq!(text(&status, 40)[0], "pump-house 3  ▲ 1 child in safe state: …");

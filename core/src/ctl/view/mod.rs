@@ -11,7 +11,6 @@ pub(crate) mod state;
 pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod timeline;
-pub(crate) mod units;
 
 #[cfg(test)]
 pub(crate) mod sample;

@@ -1,12 +1,10 @@
 //! A child's state as shape, word and tone: each tells it alone.
 
-use std::time::Duration;
-
+use multus_contract::api::human::{output, until, wait_us};
 use multus_contract::api::status::ChildStatus;
 use multus_ipc::words::StateCode;
 
 use super::text::{Line, Tone};
-use super::units::{output, rough, time_us, until};
 
 /// Shape and word, with what makes the word complete: `▲ backoff 2.1 s`, `◇ blocked by io`.
 pub(crate) fn state(child: &ChildStatus) -> Line {
@@ -14,18 +12,11 @@ pub(crate) fn state(child: &ChildStatus) -> Line {
     let mut line = Line::toned(shape, tone);
     line.push(format!(" {}", child.state), tone);
     match (child.state_code(), child.restart_in_us, &child.blocked_by) {
-        #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-        (Some(StateCode::Backoff), Some(us), _) => line.push(format!(" {}", backoff(us as f64)), tone),
+        (Some(StateCode::Backoff), Some(us), _) => line.push(format!(" {}", wait_us(us)), tone),
         (Some(StateCode::Blocked), _, Some(by)) => line.push(format!(" by {by}"), tone),
         _ => {}
     }
     line
-}
-
-/// Whether somebody should look at it.
-pub(crate) fn is_failing(child: &ChildStatus) -> bool {
-    let is_off = matches!(child.state_code(), Some(StateCode::Disabled | StateCode::Stopped));
-    child.degraded || child.state_code() == Some(StateCode::Backoff) || (child.safe_state && !is_off)
 }
 
 /// What is to be said beside the state, piece by piece; nothing when all is ordinary.
@@ -35,7 +26,7 @@ pub(crate) fn marks(child: &ChildStatus, now_ns: u64) -> Vec<Line> {
     if !forced.is_empty() {
         let list: Vec<_> = forced.iter().map(|o| format!("{} {}", o.name, output(o.value))).collect();
         marks.push(Line::toned(format!("outputs forced: {}", list.join(", ")), Tone::Bad));
-    } else if is_failing(child) && child.safe_state {
+    } else if child.is_failing() && child.safe_state {
         marks.push(Line::toned("in safe state", Tone::Bad));
     }
     if child.degraded {
@@ -59,11 +50,6 @@ fn shape(child: &ChildStatus) -> (&'static str, Tone) {
         Some(StateCode::Disabled | StateCode::Stopped) => ("■", Tone::Dim),
         None => ("?", Tone::Plain),
     }
-}
-
-/// A wait that counts down: tenths of a second while they can be followed.
-fn backoff(us: f64) -> String {
-    if us < 10e6 { time_us((us / 1e5).ceil() * 1e5) } else { rough(Duration::from_secs_f64(us.min(1e15) / 1e6)) }
 }
 
 #[cfg(test)]
@@ -92,8 +78,8 @@ mod tests {
         assert_eq!(texts("backoff"), ["outputs forced: DO1 off, DO2 on", "degraded: it keeps failing"]);
         assert_eq!(texts("snoozed"), ["snoozed, 12 min left"]);
         assert_eq!(texts("running"), [""; 0]);
-        assert!(is_failing(&sample::child("backoff")) && !is_failing(&sample::child("running")));
+        assert!(sample::child("backoff").is_failing() && !sample::child("running").is_failing());
         let stopped = ChildStatus { state: "stopped".into(), safe_state: true, ..ChildStatus::default() };
-        assert!(!is_failing(&stopped), "stopped on request is no failure");
+        assert!(!stopped.is_failing(), "stopped on request is no failure");
     }
 }

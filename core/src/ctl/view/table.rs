@@ -6,9 +6,9 @@
 use multus_contract::api::status::ChildStatus;
 
 use super::bar::{bar, last_beat, sparkline, tone_of};
-use super::state::{is_failing, marks, state};
+use super::state::{marks, state};
 use super::text::{Line, Tone, flowed};
-use super::units::{ago, of_limit};
+use multus_contract::api::human::{ago, of_limit};
 
 /// What the table is drawn from.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ impl Table<'_> {
             lines.push(line.fitted(columns));
         };
         flowed(marks(child, self.now_ns), columns.saturating_sub(2)).into_iter().for_each(&mut push);
-        if let (true, Some(fault)) = (is_failing(child), &child.last_fault) {
+        if let (true, Some(fault)) = (child.is_failing(), &child.last_fault) {
             let sentence = fault.detail.lines().next().unwrap_or_default();
             if !sentence.is_empty() {
                 push(Line::toned(format!("{}: {sentence}", fault.kind), Tone::Plain));

@@ -3,7 +3,7 @@
 use multus_contract::api::event::Event;
 
 use super::text::{Line, Tone};
-use super::units::time_ns;
+use multus_contract::api::human::time_ns;
 
 /// One line for each step that happened: its word, the time since the first, the time since the one before, and that time
 /// drawn to scale. Empty when the event tells of no times.
@@ -90,10 +90,10 @@ mod tests {
             [
                 "last beat        0             ●",
                 "deadline    200 ms    +200 ms  ━━━━━━━━━━━━━━━━━━━━━━━●",
-                "detected    200 ms     +48 us                         ●",
-                "safe        200 ms     +83 us                         ●",
+                "detected    200 ms     +48 µs                         ●",
+                "safe        200 ms     +83 µs                         ●",
                 "killed      220 ms   +20.2 ms                         ━━●",
-                "reaped      221 ms    +700 us                           ●",
+                "reaped      221 ms    +700 µs                           ●",
                 "spawned     222 ms      +1 ms                           ●",
                 "ready       241 ms     +19 ms                           ━━━●",
             ]

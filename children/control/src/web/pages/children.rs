@@ -87,7 +87,7 @@ impl View<'_> {
             ("", "all", all),
             ("problems", "problems", number(&is_problem)),
             ("running", "running", number(&|child| child.state == "running")),
-            ("off", "off", number(&look::is_off)),
+            ("off", "off", number(&ChildStatus::is_off)),
         ];
         let shows = shows.map(|(value, name, count)| context! { value, name, count, current => show == value });
         let fits = |child: &&ChildStatus| {
@@ -95,7 +95,7 @@ impl View<'_> {
             let wanted = match show {
                 "problems" => is_problem(child),
                 "running" => child.state == "running",
-                "off" => look::is_off(child),
+                "off" => child.is_off(),
                 _ => true,
             };
             wanted && words.split_whitespace().all(|word| text.contains(word))
@@ -212,7 +212,7 @@ impl View<'_> {
             description: child.description.clone(),
             text: child.text.clone(),
             mark: look::mark(child),
-            failing: look::is_failing(child),
+            failing: child.is_failing(),
             remarks: remarks(child),
             since: child.since.clone(),
             pid: child.pid,
@@ -232,7 +232,7 @@ impl View<'_> {
                 count: fault.count,
             }),
             enabled: child.enabled,
-            is_off: look::is_off(child),
+            is_off: child.is_off(),
             running: child.pid.is_some(),
             snoozed: child.snoozed_until.is_some(),
             can_start: child.enabled && (backoff || child.state == "stopped"),
@@ -274,9 +274,9 @@ fn remarks(child: &ChildStatus) -> Vec<Remark> {
     let forced: Vec<_> = child.forced_outputs.iter().filter(|output| output.forced).collect();
     if !forced.is_empty() {
         let list: Vec<_> = forced.iter().map(|o| format!("{} {}", o.name, output(o.value))).collect();
-        let tone = if look::is_failing(child) { "bad" } else { "idle" };
+        let tone = if child.is_failing() { "bad" } else { "idle" };
         say(format!("outputs forced: {}", list.join(", ")), tone);
-    } else if look::is_failing(child) && child.safe_state {
+    } else if child.is_failing() && child.safe_state {
         say("in safe state".into(), "bad");
     }
     if child.degraded {

@@ -142,8 +142,8 @@ pub(super) fn verdict(status: &Status) -> (Mark, bool) {
         }
         (all.len(), text)
     };
-    let (safe, safe_names) = names(&|child| look::is_failing(child) && child.safe_state);
-    let (failing, failing_names) = names(&|child| look::is_failing(child) && !child.safe_state);
+    let (safe, safe_names) = names(&|child| child.is_failing() && child.safe_state);
+    let (failing, failing_names) = names(&|child| child.is_failing() && !child.safe_state);
     let mut parts = Vec::new();
     if safe > 0 {
         parts.push(format!("{} in safe state: {safe_names}", count(safe, "child", "children")));

@@ -1,5 +1,9 @@
 //! How things look: states as shape, tone and word, times and sizes in few digits with a unit.
 
+use std::time::Duration;
+
+pub(super) use multus_contract::api::human::{clock, count, of_limit, output, rough, time_us, uptime};
+use multus_contract::api::human::{digits, wait_us};
 use multus_contract::api::status::ChildStatus;
 use multus_contract::api::time::{format_rfc3339, parse_rfc3339};
 use multus_ipc::words::StateCode;
@@ -30,27 +34,17 @@ pub(super) fn mark(child: &ChildStatus) -> Mark {
         None => ("ring", "idle"),
     };
     let more = match (child.state_code(), child.restart_in_us, &child.blocked_by) {
-        (Some(StateCode::Backoff), Some(us), _) => wait(us),
+        (Some(StateCode::Backoff), Some(us), _) => wait_us(us),
         (Some(StateCode::Blocked), _, Some(by)) => format!("by {by}"),
         _ => String::new(),
     };
     Mark { shape, tone, word: child.state.clone(), more }
 }
 
-/// Whether somebody should look at it.
-pub(super) fn is_failing(child: &ChildStatus) -> bool {
-    child.degraded || child.state_code() == Some(StateCode::Backoff) || (child.safe_state && !is_off(child))
-}
-
-/// Whether it does not run because somebody wanted it so.
-pub(super) fn is_off(child: &ChildStatus) -> bool {
-    matches!(child.state_code(), Some(StateCode::Disabled | StateCode::Stopped))
-}
-
 /// Where it stands in a list: what needs a look comes first.
 pub(super) fn rank(child: &ChildStatus) -> u8 {
     match child.state_code() {
-        _ if is_failing(child) => 0,
+        _ if child.is_failing() => 0,
         None | Some(StateCode::Blocked) => 1,
         Some(StateCode::Starting | StateCode::Stopping) => 2,
         Some(StateCode::Running) if child.snoozed_until.is_some() => 2,
@@ -75,7 +69,7 @@ pub(super) fn now() -> String {
 pub(super) fn ago(time: &str) -> String {
     let Some(then) = parse_rfc3339(time) else { return String::new() };
     let now = now_ns();
-    let rough = |ns: u64| rough_s(ns / SECOND);
+    let rough = |ns: u64| rough(Duration::from_nanos(ns));
     if then > now + SECOND {
         format!("in {}", rough(then - now))
     } else if now.saturating_sub(then) < SECOND {
@@ -88,36 +82,7 @@ pub(super) fn ago(time: &str) -> String {
 /// How long something has lasted: `for 3 s`; empty for what is no time.
 pub(super) fn lasting(time: &str) -> String {
     parse_rfc3339(time)
-        .map_or_else(String::new, |then| format!("for {}", rough_s(now_ns().saturating_sub(then) / SECOND)))
-}
-
-/// `3 s`, `12 min`, `5 h`, `41 d`.
-pub(super) fn rough_s(seconds: u64) -> String {
-    match seconds {
-        s @ ..60 => format!("{s} s"),
-        s @ 60..3600 => format!("{} min", s / 60),
-        s @ 3600..86_400 => format!("{} h", s / 3600),
-        s => format!("{} d", s / 86_400),
-    }
-}
-
-/// How long something has been up: `41 d 06:12`.
-pub(super) fn uptime(seconds: u64) -> String {
-    match seconds {
-        s @ ..60 => format!("{s} s"),
-        s @ 60..86_400 => format!("{:02}:{:02} h", s / 3600, s / 60 % 60),
-        s => format!("{} d {:02}:{:02}", s / 86_400, s / 3600 % 24, s / 60 % 60),
-    }
-}
-
-/// The clock part of an RFC 3339 time with milliseconds; the text as it is if it is none.
-pub(super) fn clock(time: &str) -> &str {
-    let Some((_, clock)) = time.split_once('T') else { return time };
-    let clock = clock.trim_end_matches('Z');
-    match clock.split_once('.') {
-        Some((whole, decimals)) => &clock[..whole.len() + 1 + decimals.len().min(3)],
-        None => clock,
-    }
+        .map_or_else(String::new, |then| format!("for {}", rough(Duration::from_nanos(now_ns().saturating_sub(then)))))
 }
 
 /// `2026-08-05 14:03:07.212 UTC`.
@@ -128,32 +93,6 @@ pub(super) fn exact(time: &str) -> String {
     }
 }
 
-/// A time in microseconds with about three digits: `48.2 µs`, `6.2 ms`, `1.1 s`.
-pub(super) fn time_us(us: f64) -> String {
-    let (scale, unit) = unit_of(us);
-    format!("{} {unit}", digits(us / scale))
-}
-
-/// A time against its limit, in the unit of the limit: `6.2 of 50 ms`.
-pub(super) fn of_limit(us: f64, limit_us: f64) -> String {
-    let (scale, unit) = unit_of(limit_us);
-    format!("{} of {} {unit}", digits(us / scale), digits(limit_us / scale))
-}
-
-/// A value of an output: `off`, `on`, or the number.
-pub(super) fn output(value: f64) -> String {
-    match value {
-        0.0 => "off".to_owned(),
-        1.0 => "on".to_owned(),
-        v => format!("{v}"),
-    }
-}
-
-/// `1 child`, `2 children`.
-pub(super) fn count(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
-}
-
 /// `812 B`, `4.1 KiB`, `2 MiB`.
 pub(super) fn bytes(n: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -162,36 +101,6 @@ pub(super) fn bytes(n: u64) -> String {
         ..1024 => format!("{n} B"),
         1024..1_048_576 => format!("{} KiB", digits(value / 1024.0)),
         _ => format!("{} MiB", digits(value / 1_048_576.0)),
-    }
-}
-
-/// A wait that counts down: tenths of a second while they can be followed.
-fn wait(us: u64) -> String {
-    if us < 10_000_000 {
-        let tenths = us.div_ceil(100_000);
-        return format!("{}.{} s", tenths / 10, tenths % 10);
-    }
-    rough_s(us / 1_000_000)
-}
-
-fn unit_of(us: f64) -> (f64, &'static str) {
-    match us {
-        us if us >= 999_500.0 => (1e6, "s"),
-        us if us >= 999.5 => (1e3, "ms"),
-        _ => (1.0, "µs"),
-    }
-}
-
-/// A number with about three digits and no needless zeros.
-fn digits(value: f64) -> String {
-    let text = match value.abs() {
-        v if v >= 100.0 => format!("{value:.0}"),
-        v if v >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    };
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
     }
 }
 
@@ -213,20 +122,14 @@ mod tests {
         assert_eq!(mark(&newer).shape, "ring");
         let waiting = ChildStatus { state: "backoff".into(), restart_in_us: Some(2_080_000), ..ChildStatus::default() };
         assert_eq!(mark(&waiting).more, "2.1 s");
-        assert!(is_failing(&waiting));
+        assert!(waiting.is_failing());
         let stopped = ChildStatus { state: "stopped".into(), safe_state: true, ..ChildStatus::default() };
-        assert!(!is_failing(&stopped), "stopped on request is no failure");
+        assert!(!stopped.is_failing(), "stopped on request is no failure");
     }
 
     #[test]
     fn numbers_are_short_and_have_units() {
-        assert_eq!(of_limit(6_200.0, 50_000.0), "6.2 of 50 ms");
-        assert_eq!(of_limit(1_100_000.0, 5_000_000.0), "1.1 of 5 s");
-        assert_eq!(time_us(48.2), "48.2 µs");
-        assert_eq!(time_us(20_304.0), "20.3 ms");
         assert_eq!([bytes(12), bytes(4_200), bytes(2 << 20)], ["12 B", "4.1 KiB", "2 MiB"]);
-        assert_eq!(uptime(41 * 86_400 + 6 * 3600 + 720), "41 d 06:12");
-        assert_eq!(clock("2026-08-05T14:03:07.212345Z"), "14:03:07.212");
         assert_eq!(exact("2026-08-05T14:03:07Z"), "2026-08-05 14:03:07 UTC");
         assert_eq!(ago("no time"), "");
         assert_eq!(ago("1970-01-01T00:00:00Z").split_whitespace().last(), Some("ago"));

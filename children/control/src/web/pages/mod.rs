@@ -253,7 +253,7 @@ fn refusal(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Wait(time) => {
             let seconds = time.as_secs() + 1;
-            format!("too many failures; try again in {}", look::rough_s(seconds))
+            format!("too many failures; try again in {}", look::rough(std::time::Duration::from_secs(seconds)))
         }
         Refusal::Other(error) => error.to_string(),
     }

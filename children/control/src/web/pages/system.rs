@@ -53,7 +53,11 @@ impl View<'_> {
                 let seconds = self.field("seconds").trim().parse();
                 let seconds = seconds.map_err(|_| Error::field("seconds", "expected a number of seconds"))?;
                 self.service().reboot(self.caller(), seconds)?;
-                let when = if seconds == 0 { "now".to_owned() } else { format!("in {}", look::rough_s(seconds)) };
+                let when = if seconds == 0 {
+                    "now".to_owned()
+                } else {
+                    format!("in {}", look::rough(std::time::Duration::from_secs(seconds)))
+                };
                 Ok(self.done("/system", &format!("The machine is started anew {when}.")))
             }
             "notify-test" => {
