@@ -86,7 +86,7 @@ class Checkpoint:
             # What is under way goes on: who begins again and again without an end is found, too.
             if begins and not page[first + BEGUN]:
                 page[first + BEGUN] = now
-        self._writer._mark(page, now, number + 1)
+        self._writer._mark(now, number + 1)
 
 
 def leave(page: memoryview, lane: list[int]) -> None:

@@ -39,7 +39,7 @@ FIRST_LANE, LANE_WORDS = 128, 16
 SEQUENCE, TIME, MAX_GAP, LEFT, LANE_DEADLINE, LANE_NAME = range(6)  # within a lane
 MARKS = 9  # within a lane
 FIRST_HISTOGRAM, BUCKETS = 384, 232
-FIRST_TRACE, TRACE_WORDS, RING = 4608, 320, 64
+FIRST_TRACE, TRACE_WORDS, RING, SLOTS = 4608, 320, 64, 256
 
 LANES = 16
 BYTES = 77824
@@ -48,6 +48,7 @@ VERSION = 1
 EXPECTED_MAGIC = int.from_bytes(b"MULTUSHB", "little")
 EXPECTED_SHAPE = BYTES << 32 | VERSION
 WORD_MASK = 2**64 - 1
+LATEST_MARK = WORD_MASK >> 5
 
 # A word of the pace, from its lowest bit: the longest interval in us, the number of beats, the round.
 LONGEST_MASK = 2**24 - 1
@@ -60,95 +61,87 @@ class PageError(Exception):
 
 
 class _Writer:
-    """Writes the beats of one lane. Of the pace it keeps the word that it wrote last: reading the page costs more."""
+    """Writes the beats of one lane, each part of it through a view of its own, so that places are small numbers. Of the
+    pace it keeps the word that it wrote last. In beat() every reading, masking and adding of a 64-bit word counts."""
 
-    __slots__ = (
-        "__weakref__",
-        "_deadline",
-        "_gap",
-        "_histogram",
-        "_lane",
-        "_marks",
-        "_pace",
-        "_page",
-        "_ring",
-        "_sequence",
-        "_slot",
-        "_slot_at",
-        "_slot_word",
-        "_time",
-    )
+    __slots__ = ("__weakref__", "_deadline", "_lane", "_longest", "_page", "_slot", "_step", "_views", "_word")
 
     def __init__(self, page: Optional[memoryview], lane: int) -> None:
         first = FIRST_LANE + LANE_WORDS * lane
         self._lane = lane
-        self._sequence = first + SEQUENCE
-        self._time = first + TIME
-        self._gap = first + MAX_GAP
         self._deadline = DEADLINE if lane == 0 else first + LANE_DEADLINE
-        self._histogram = FIRST_HISTOGRAM + BUCKETS * lane
-        self._marks = first + MARKS
-        self._ring = FIRST_TRACE + TRACE_WORDS * lane
-        self._pace = self._ring + RING
         self._page = page
-        self._slot, self._slot_at, self._slot_word = -1, self._pace, 0
+        # The slot of the pace that is open, its word, what a beat adds to that, and its longest interval in us.
+        self._slot, self._word, self._step, self._longest = -1, 0, ONE_BEAT, 0
         if page is not None:
+            histogram = FIRST_HISTOGRAM + BUCKETS * lane
+            trace = FIRST_TRACE + TRACE_WORDS * lane
+            self._views = (
+                page[first : first + LANE_WORDS],
+                page[histogram : histogram + BUCKETS],
+                page[trace : trace + TRACE_WORDS],
+            )
             _writers.add(self)
 
     def beat(self) -> None:
         """One beat: "my work loop has come round again". One to two microseconds; no system call. Not for a signal
         handler, which could come in the middle of another beat."""
-        page = self._page
-        if page is None:
+        if self._page is None:
             return
+        lane, histogram, trace = self._views
         now = monotonic_ns()
-        time = self._time
-        before = page[time]
-        page[time] = now
+        before = lane[1]  # TIME
+        lane[1] = now
         # The last one of 2^64 is not reached in a lifetime; a page may hold any number all the same.
-        sequence = self._sequence
-        page[sequence] = page[sequence] + 1 & WORD_MASK
+        count = lane[0] + 1  # SEQUENCE
+        lane[0] = count if count <= WORD_MASK else 0
         # As `_mark()` and `bucket()`, written out: a call would cost as much as the rest.
-        marks = self._marks
-        count = page[marks]
-        page[self._ring + (count & 63)] = now << 5 & WORD_MASK
-        page[marks] = count + 1 & WORD_MASK
+        count = lane[9]  # MARKS
+        trace[count & 63] = now << 5 if now <= LATEST_MARK else 0
+        lane[9] = count + 1 if count < WORD_MASK else 0
         interval = now - before if 0 < before < now else 0
         slot = now >> 27
-        if slot == self._slot:
-            word = self._slot_word
-        else:
-            self._slot, self._slot_at = slot, self._pace + (slot & 255)
-            word = page[self._slot_at]
-            if word >> ROUND_SHIFT != slot >> 8 & ROUND_MASK:
-                word = (slot >> 8 & ROUND_MASK) << ROUND_SHIFT
-        if interval // 1000 > word & LONGEST_MASK:
-            word = word & ~LONGEST_MASK | min(interval // 1000, LONGEST_MASK)
-        if word & ALL_BEATS != ALL_BEATS:
-            word += ONE_BEAT
-        page[self._slot_at] = self._slot_word = word
+        if slot != self._slot:
+            self._open_slot(slot, trace)
+        word = self._word + self._step
+        microseconds = interval // 1000
+        if microseconds > self._longest:
+            microseconds = min(microseconds, LONGEST_MASK)
+            word += microseconds - self._longest
+            self._longest = microseconds
+        self._word = trace[64 + (slot & 255)] = word
         if before:
-            if interval > page[self._gap]:
-                page[self._gap] = interval
+            if interval > lane[2]:  # MAX_GAP
+                lane[2] = interval
             ticks = interval >> 10
             if ticks > 7:
                 exponent = ticks.bit_length() - 1
                 ticks = (exponent - 2 << 3) + (ticks >> exponent - 3 & 7)
                 if ticks > 231:
                     ticks = 231
-            bucket = self._histogram + ticks
-            page[bucket] = page[bucket] + 1 & WORD_MASK
+            count = histogram[ticks] + 1
+            histogram[ticks] = count if count <= WORD_MASK else 0
+
+    def _open_slot(self, slot: int, trace: memoryview) -> None:
+        """The first beat of a slot: goes on with what another writer of this process has there."""
+        word = trace[RING + slot % SLOTS]
+        if word >> ROUND_SHIFT != slot >> 8 & ROUND_MASK:
+            word = (slot >> 8 & ROUND_MASK) << ROUND_SHIFT
+        # Python does not make half a million beats in a slot: a count that is nearly full stays as it is.
+        self._step = ONE_BEAT if word & ALL_BEATS <= ALL_BEATS >> 1 else 0
+        self._slot, self._word, self._longest = slot, word, word & LONGEST_MASK
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The checkpoint of this name that the configuration has for this lane (`[[supervision]]`); an inert one where
         it has none. Look it up once, before the loop, and call its `passed()` in the loop."""
         return Checkpoint(self, _text(name))
 
-    def _mark(self, page: memoryview, now: int, code: int) -> None:
+    def _mark(self, now: int, code: int) -> None:
         """One more mark in the trace: 0 for a beat, 1 + n for checkpoint n."""
-        count = page[self._marks]
-        page[self._ring + count % RING] = (now << 5 | code) & WORD_MASK
-        page[self._marks] = count + 1 & WORD_MASK
+        lane, _, trace = self._views
+        count = lane[MARKS]
+        trace[count % RING] = (now << 5 | code) & WORD_MASK
+        lane[MARKS] = count + 1 & WORD_MASK
 
     def _name(self, page: memoryview) -> list[int]:
         """The words of the lane's name. That of the main loop is empty; a further lane without one has no words at all,
