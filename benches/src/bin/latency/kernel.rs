@@ -35,6 +35,18 @@ pub(crate) fn threads(pid: u32) -> Result<Vec<Thread>, Failure> {
     Ok(threads)
 }
 
+/// What Linux counts processor time of whole processes in (USER_HZ).
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Processor time of a process in ticks, that of threads that have ended included.
+pub(crate) fn busy_ticks(pid: u32) -> Result<u64, Failure> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = stat.rsplit_once(')').ok_or("no name in stat")?;
+    // Fields 14 and 15, utime and stime; `rest` begins with field 3.
+    let fields: Vec<u64> = rest.split_ascii_whitespace().skip(11).take(2).filter_map(|f| f.parse().ok()).collect();
+    Ok(fields.iter().sum())
+}
+
 /// Resident memory in KiB.
 pub(crate) fn resident_kib(pid: u32) -> Result<u64, Failure> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,6 +69,8 @@ pub(crate) fn measure(setup: &Setup, repetitions: u64, report: &mut Report) -> R
     let browser = Browser::set_up(&world, port)?;
     let pid = world.status()?.children.iter().find(|c| c.name == NAME).and_then(|c| c.pid).ok_or("no process")?;
 
+    memory(pid, "after the first log-in", report)?;
+
     let section = format!("multus-control with {CHILDREN} children, pinned to one processor");
     for (what, path) in [("status by API", "/api/v1/status"), ("page of all children", "/")] {
         let mut times = Series::default();
@@ -86,9 +87,13 @@ pub(crate) fn measure(setup: &Setup, repetitions: u64, report: &mut Report) -> R
     rate(&browser, report)?;
     tabs(&browser, pid, report)?;
     flood(&mut world, &browser, repetitions, report)?;
+    memory(pid, "after the flood", report)
+}
+
+fn memory(pid: u32, when: &str, report: &mut Report) -> Result<(), Failure> {
     let megabytes = kernel::resident_kib(pid)? as f64 * 1024.0 / 1e6;
-    let text = format!("{megabytes:.1} MB, after all of this");
-    report.figure(megabytes <= MEMORY_LIMIT_MB, "multus-control: resident memory", "<= 40 MB", text);
+    let what = format!("multus-control: resident memory {when}");
+    report.figure(megabytes <= MEMORY_LIMIT_MB, &what, "<= 40 MB", format!("{megabytes:.1} MB"));
     Ok(())
 }
 
@@ -127,9 +132,10 @@ fn tabs(browser: &Browser, pid: u32, report: &mut Report) -> Result<(), Failure>
         })
         .collect::<Result<_, Failure>>()?;
     sleep(Duration::from_secs(2));
-    let (begun, before) = (Instant::now(), busy(pid)?);
+    let (begun, before) = (Instant::now(), kernel::busy_ticks(pid)?);
     sleep(Duration::from_secs(10));
-    let share = (busy(pid)? - before) as f64 / begun.elapsed().as_nanos() as f64 * 100.0;
+    let spent = (kernel::busy_ticks(pid)? - before) as f64 / kernel::TICKS_PER_SECOND;
+    let share = spent / begun.elapsed().as_secs_f64() * 100.0;
     stop.store(true, Ordering::Relaxed);
     let fed = readers.into_iter().filter_map(|r| r.join().ok()).filter(|bytes| *bytes > 1000).count();
     let text = format!("{share:.2} % of one, {fed} of {TABS} were fed");
@@ -158,7 +164,7 @@ fn flood(world: &mut World, browser: &Browser, repetitions: u64, report: &mut Re
     report.times(section, "overshoot, flooded", flooded.overshoot, Some("overshoot, quiet"));
     report.times(section, "overshoot, quiet", quiet.overshoot, None);
     let text = match &log_in {
-        Ok(took) => format!("in {:.1} s, {held} slow connections held", took.as_secs_f64()),
+        Ok((took, _)) => format!("in {:.1} s, {held} slow connections held", took.as_secs_f64()),
         Err(error) => error.to_string(),
     };
     report.figure(log_in.is_ok(), "log-in during the flood", "works", text);
@@ -171,11 +177,6 @@ fn hang(world: &mut World, repetitions: u64) -> Result<Hangs, Failure> {
         hangs.add(world, block, &mut random)?;
     }
     Ok(hangs)
-}
-
-/// Time that all threads of a process were on a processor, ns.
-fn busy(pid: u32) -> Result<u64, Failure> {
-    Ok(kernel::threads(pid)?.iter().map(|t| t.busy_ns).sum())
 }
 
 fn free_port() -> Result<u16, Failure> {
@@ -191,29 +192,36 @@ struct Browser {
 impl Browser {
     /// Makes the first user with the code that multus-control left.
     fn set_up(world: &World, port: u16) -> Result<Self, Failure> {
-        let file: PathBuf = world.path("run/setup-code");
+        let file = world.path(&format!("log/{NAME}.log"));
         let limit = Instant::now() + Duration::from_secs(20);
         let code = loop {
-            match fs::read_to_string(&file) {
-                Ok(code) if !code.trim().is_empty() => break code.trim().to_owned(),
-                _ if Instant::now() > limit => return Err(world.complain("multus-control left no code for the set-up")),
-                _ => sleep(Duration::from_millis(50)),
+            let log = fs::read_to_string(&file).unwrap_or_default();
+            match log.lines().find_map(|line| line.split_once("the code for the first set-up is ")) {
+                Some((_, code)) => break code.trim().to_owned(),
+                None if Instant::now() > limit => {
+                    return Err(world.complain("multus-control told no code for the set-up"));
+                }
+                None => sleep(Duration::from_millis(50)),
             }
         };
         let mut browser = Self { port, cookie: String::new() };
         let body = format!("{{\"code\":{code:?},\"name\":\"admin\",\"password\":{PASSWORD:?}}}");
         let answer = browser.send("POST", "/api/v1/setup", &body)?;
-        browser.cookie = cookie_of(&answer).ok_or_else(|| format!("the set-up was refused: {answer}"))?;
+        if !answer.starts_with("HTTP/1.1 204") {
+            return Err(format!("the set-up was refused: {answer}").into());
+        }
+        browser.cookie = browser.log_in()?.1;
         Ok(browser)
     }
 
-    fn log_in(&self) -> Result<Duration, Failure> {
+    /// How long it took, and the cookie.
+    fn log_in(&self) -> Result<(Duration, String), Failure> {
         let begun = Instant::now();
         let body = format!("{{\"name\":\"admin\",\"password\":{PASSWORD:?}}}");
         let stranger = Self { port: self.port, cookie: String::new() };
         let answer = stranger.send("POST", "/api/v1/session", &body)?;
         match cookie_of(&answer) {
-            Some(_) => Ok(begun.elapsed()),
+            Some(cookie) => Ok((begun.elapsed(), cookie)),
             None => Err(format!("refused: {}", answer.lines().next().unwrap_or_default()).into()),
         }
     }
