@@ -186,12 +186,26 @@ fn recovered(record: &EventRecord) -> String {
     )
 }
 
+/// An event with the times of a fault, as far as they happened.
+pub fn with_times(event: Event, times: &FaultTimes) -> Event {
+    let some = |ns: u64| Some(ns).filter(|ns| *ns != 0);
+    Event {
+        last_beat_ns: some(times.last_beat),
+        deadline_ns: some(times.deadline),
+        detected_ns: some(times.detected),
+        safe_ns: some(times.safe),
+        killed_ns: some(times.killed),
+        reaped_ns: some(times.reaped),
+        spawned_ns: some(times.spawned),
+        ready_ns: some(times.ready),
+        ..event
+    }
+}
+
 /// A record as Event JSON.
 pub fn to_event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) -> Event {
-    let some = |ns: u64| Some(ns).filter(|ns| *ns != 0);
-    let t: FaultTimes = record.times;
     let child = !record.name.is_empty();
-    Event {
+    let event = Event {
         seq: record.seq,
         time: format_rfc3339(record.unix),
         mono_ns: record.mono,
@@ -201,16 +215,10 @@ pub fn to_event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String
         fault: record.fault.map(|f| f.as_str().to_owned()),
         detail: event(record, slot_name),
         pid: Some(record.pid).filter(|pid| *pid != 0),
-        granted_ns: some(record.granted_ns),
-        last_beat_ns: some(t.last_beat),
-        deadline_ns: some(t.deadline),
-        detected_ns: some(t.detected),
-        safe_ns: some(t.safe),
-        killed_ns: some(t.killed),
-        reaped_ns: some(t.reaped),
-        spawned_ns: some(t.spawned),
-        ready_ns: some(t.ready),
-    }
+        granted_ns: Some(record.granted_ns).filter(|ns| *ns != 0),
+        ..Event::default()
+    };
+    with_times(event, &record.times)
 }
 
 fn helper(number: u64) -> &'static str {

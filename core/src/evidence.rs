@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use multus_contract::api::event::Event;
+use multus_contract::api::report::{self, BODY};
 use multus_contract::api::time::format_rfc3339;
 use multus_ipc::MonoNs;
 use multus_ipc::child::Lane;
@@ -145,14 +147,13 @@ const KEPT_REPORTS: usize = 20;
 const SETTLED: Duration = Duration::from_millis(300);
 /// From then on, how often a report is brought up to date, and for how long: recovery takes as long as its restart delay.
 const FOLLOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
-/// Reports that are followed at a time.
+/// Reports that are followed, and how many of them before the next look at new cases.
 const MAX_OPEN: usize = 1024;
+const FOLLOWED_AT_ONCE: usize = 2;
 /// Lines of output in a report, and how much of the log file is searched for them.
 const LOG_LINES: (usize, u64) = (20, 64 * 1024);
 /// Output that is written so long after the look is not that of the process any more.
 const LAST_OUTPUT: Duration = Duration::from_millis(10);
-/// Between the head of a report and its body.
-const BODY: &str = "\n---- evidence ----\n";
 
 /// Works until the daemon ends.
 ///
@@ -166,7 +167,8 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
     let mut sampled = MonoNs(0);
     let mut open: VecDeque<Open> = VecDeque::new();
     while !end.load(std::sync::atomic::Ordering::Relaxed) {
-        match poll.poll(&mut events, Some(IDLE)) {
+        let pause = if open.iter().any(|report| report.next <= MonoNs::now()) { Duration::ZERO } else { IDLE };
+        match poll.poll(&mut events, Some(pause)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
@@ -198,10 +200,13 @@ pub fn run(mut ends: Ends, end: &std::sync::atomic::AtomicBool) -> io::Result<()
             ends.lane.beat();
         }
         let now = MonoNs::now();
+        // Few at a time: a disk may be slow, and the next fault must not wait for it.
+        let mut turns = 0;
         open.retain_mut(|report| {
-            if now < report.next {
+            if now < report.next || turns == FOLLOWED_AT_ONCE {
                 return true;
             }
+            turns += 1;
             ends.lane.beat();
             report.follow(&ends.shared, now)
         });
@@ -496,7 +501,10 @@ impl Open {
         let text = fs::read_to_string(&self.path)?;
         let body = text.split_once(BODY).map_or("", |(_, body)| body);
         let new = self.path.with_extension("new");
-        fs::write(&new, format!("{head}{BODY}{body}"))?;
+        let mut file = File::create(&new)?;
+        file.write_all(format!("{head}{BODY}{body}").as_bytes())?;
+        // A power cut leaves the old report or the new one, whole.
+        file.sync_all()?;
         fs::rename(new, &self.path)
     }
 
@@ -506,14 +514,13 @@ impl Open {
             format!("child:    {}\nprocess:  {}, the {}. of this child\n", case.name, case.pid, case.generation);
         let detected = if case.detected == 0 { self.begun.0 } else { case.detected };
         let unix = self.unix.saturating_sub(self.begun.0.saturating_sub(detected));
-        let _ = writeln!(text, "time:     {}", format_rfc3339(unix));
-        match record.and_then(|r| Some((r, r.fault?))) {
-            Some((record, kind)) => {
-                let sentence = describe::fault(kind, record.fault_args, 0, &record.fault_about.to_string());
-                let _ = writeln!(text, "fault:    {kind}: {sentence}");
-            }
-            None if case.detected == 0 => text += "warning:  silent, below the deadline; nobody was killed\n",
-            None => {}
+        let fault = record.and_then(|r| {
+            let kind = r.fault?;
+            Some((kind.as_str(), describe::fault(kind, r.fault_args, 0, &r.fault_about.to_string())))
+        });
+        text += &report::summary(fault.as_ref().map(|(kind, detail)| (*kind, detail.as_str())), unix);
+        if case.detected == 0 {
+            text += "warning:  silent, below the deadline; nobody was killed\n";
         }
         let _ = writeln!(text, "evidence: {}", self.sentence);
         if record.is_some_and(|r| r.fault == Some(FaultKind::Crash) && r.fault_args[..3] == [1, r.fault_args[1], 1]) {
@@ -527,20 +534,7 @@ impl Open {
             || status::FaultTimes { last_beat: case.last_beat, detected: case.detected, ..status::FaultTimes::NONE },
             |r| r.fault_times,
         );
-        text += "\ntime line, ms from its detection:\n";
-        let steps = [
-            (times.last_beat, "last beat"),
-            (times.deadline, "deadline"),
-            (times.detected, "detected"),
-            (times.safe, "outputs safe"),
-            (times.killed, "killed with all its processes"),
-            (times.reaped, "the last of them is gone"),
-            (times.spawned, "next process made"),
-            (times.ready, "ready, outputs released"),
-        ];
-        for (at, what) in steps.into_iter().filter(|(at, _)| *at != 0) {
-            let _ = writeln!(text, "  {:>+12.3}  {what}", (at as f64 - detected as f64) / 1e6);
-        }
+        text += &report::time_line(&describe::with_times(Event::default(), &times), detected);
         if let Some(log) = self.log.as_ref().filter(|log| !log.is_empty()) {
             let _ = write!(text, "\nlast lines of its output:\n{log}");
         }

@@ -114,13 +114,13 @@ fn the_report_of_a_fault_tells_its_story_and_is_kept() {
     world.start();
     world.event("pump", "recovered");
     let report = || world.ctl(&["fault", "pump"]).out;
-    world.until("the whole story", |_| report().contains("ready, outputs released"));
+    world.until("the whole story", |_| report().contains("ready (outputs released)"));
     let text = report();
     for words in [
         "fault:    hang: no beat for 30",
         "last beat",
-        "outputs safe",
-        "killed with all its processes",
+        "safe (outputs forced)",
+        "killed (with all its processes)",
         "the last 30 s, second by second:",
         "the last 64 marks, ms before the fault:",
         "threads (",

@@ -87,6 +87,22 @@ impl Event {
         ];
         all.into_iter().filter_map(|(word, time)| Some((word, time?))).collect()
     }
+
+    /// Sets the time of one of the steps that [`Self::fault_times`] has; other words change nothing.
+    pub fn set_fault_time(&mut self, word: &str, at: u64) {
+        let time = match word {
+            "last beat" => &mut self.last_beat_ns,
+            "deadline" => &mut self.deadline_ns,
+            "detected" => &mut self.detected_ns,
+            "safe" => &mut self.safe_ns,
+            "killed" => &mut self.killed_ns,
+            "reaped" => &mut self.reaped_ns,
+            "spawned" => &mut self.spawned_ns,
+            "ready" => &mut self.ready_ns,
+            _ => return,
+        };
+        *time = Some(at);
+    }
 }
 
 #[cfg(test)]

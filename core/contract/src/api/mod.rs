@@ -7,5 +7,6 @@ pub mod event;
 pub mod exit;
 pub mod human;
 pub mod intervals;
+pub mod report;
 pub mod status;
 pub mod time;

@@ -1,9 +1,12 @@
 //! Reports of faults: the story, the cause, the evidence.
 
+use multus_contract::api::event::Event;
+use multus_contract::api::report;
+
 use super::render::context;
 
 use super::{Answer, View, chart, encoded};
-use crate::service::EventQuery;
+use crate::service::{EventQuery, FaultReport};
 
 impl View<'_> {
     /// All reports.
@@ -21,9 +24,14 @@ impl View<'_> {
             .map(|report| {
                 let of_child = kinds.iter().filter(|event| event.child.as_deref() == Some(report.child.as_str()));
                 let event = chart::fault_of(of_child.map(AsRef::as_ref), Some(&report.time));
+                let told = match event {
+                    Some(_) => None,
+                    None => self.told_by(report),
+                };
+                let fault = event.map(|(fault, _)| fault).or(told.as_ref());
                 context! {
-                    report, kind => event.and_then(|(fault, _)| fault.fault.clone()),
-                    cause => event.map(|(fault, _)| first_line(&fault.detail).to_owned()),
+                    report, kind => fault.and_then(|fault| fault.fault.clone()),
+                    cause => fault.map(|fault| first_line(&fault.detail).to_owned()),
                 }
             })
             .collect();
@@ -41,9 +49,11 @@ impl View<'_> {
         let query = EventQuery { since: None, child: Some(child.to_owned()), limit: 1000 };
         let events = self.service().events(self.caller(), &query).unwrap_or_default();
         let event = chart::fault_of(events.iter().map(AsRef::as_ref), Some(&fault.report.time));
-        let story = event.and_then(|(_, times)| chart::story(times));
-        let event = event.map(|(fault, _)| fault);
-        let found = event.and_then(|fault| evidence_of(&events, fault));
+        // What is no longer among the events, the report itself tells.
+        let told = report::read(&fault.text);
+        let story = event.map(|(_, times)| times).or(told.as_ref()).and_then(chart::story);
+        let found = event.and_then(|(fault, _)| evidence_of(&events, fault));
+        let event = event.map(|(fault, _)| fault).or(told.as_ref());
         let all = self.service().faults(self.caller(), Some(child))?;
         let at = all.iter().position(|report| report.id == id);
         let neighbour = |at: Option<usize>| Some(format!("/faults/{}/{}", encoded(child), encoded(&all.get(at?)?.id)));
@@ -55,17 +65,20 @@ impl View<'_> {
         Ok(self.page("fault.html", &format!("Fault of {child}"), context))
     }
 
-    fn fault_kinds(&self) -> Vec<std::sync::Arc<multus_contract::api::event::Event>> {
+    /// The fault of a report that is no longer among the events.
+    fn told_by(&self, report: &FaultReport) -> Option<Event> {
+        let fault = self.service().fault(self.caller(), &report.child, Some(&report.id)).ok()?;
+        report::read(&fault.text)
+    }
+
+    fn fault_kinds(&self) -> Vec<std::sync::Arc<Event>> {
         let query = EventQuery { since: None, child: None, limit: 1000 };
         self.service().events(self.caller(), &query).unwrap_or_default()
     }
 }
 
 /// What was found out about a fault, in a sentence.
-fn evidence_of(
-    events: &[std::sync::Arc<multus_contract::api::event::Event>],
-    fault: &multus_contract::api::event::Event,
-) -> Option<String> {
+fn evidence_of(events: &[std::sync::Arc<Event>], fault: &Event) -> Option<String> {
     let later = events.iter().skip_while(|event| event.seq <= fault.seq);
     let own = later.take_while(|event| event.kind != "fault").find(|event| event.kind == "evidence");
     own.map(|event| first_line(&event.detail).to_owned())
