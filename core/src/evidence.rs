@@ -49,6 +49,8 @@ pub struct Case {
     pub last_beat: u64,
     /// When the fault was detected, CLOCK_MONOTONIC ns; 0: it is none, but silence that is told about.
     pub detected: u64,
+    /// It is about silence: whether that is a hang or starvation is worth telling.
+    pub silent: bool,
     /// It had ended before it was looked at.
     pub ended: bool,
 }
@@ -311,7 +313,7 @@ fn look(case: &Case, before: Option<&Sample>) -> Report {
             "; run-queue delay {:.1} ms of the last {:.0} ms{}",
             silent_ms(waited),
             since.as_secs_f64() * 1000.0,
-            if looks_like == LooksLike::Starved { "" } else { ": a hang, not starvation" }
+            if looks_like == LooksLike::Starved || !case.silent { "" } else { ": a hang, not starvation" }
         );
     }
     let pressure = cpu_pressure();
@@ -605,6 +607,7 @@ mod tests {
             name: Name::new("self"),
             last_beat: 0,
             detected: 0,
+            silent: true,
             ended: false,
         };
         let report = look(&case, None);

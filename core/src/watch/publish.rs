@@ -2,6 +2,7 @@
 
 use multus_ipc::status::{FaultTimes, SlotRecord, flag};
 use multus_ipc::text::{Name, Text};
+use multus_ipc::words::FaultKind;
 use multus_supervisor::{Block, Child, Fault, State};
 
 /// What the watch thread knows of a slot beyond the supervisor.
@@ -19,6 +20,7 @@ pub(super) struct SlotView {
     pub(super) fault_last_beat: u64,
     /// What evidence would be about: when the fault was detected; 0 for a warning.
     pub(super) evidence_about: u64,
+    pub(super) evidence_of_silence: bool,
     pub(super) interval_ns: [u64; 3],
 }
 
@@ -40,6 +42,7 @@ impl SlotView {
         self.fault_unix = unix;
         self.fault_last_beat = fault.times.last_beat;
         self.evidence_about = fault.times.detected;
+        self.evidence_of_silence = fault.kind == FaultKind::Hang;
     }
 
     /// The record for the status page.

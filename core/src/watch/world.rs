@@ -488,6 +488,7 @@ impl World for Real {
             name: view.name,
             last_beat: view.fault_last_beat,
             detected: view.evidence_about,
+            silent: view.evidence_of_silence,
             ended,
         };
         let end = self.out.evidence.get_mut(self.evidence_in_use);
@@ -522,6 +523,7 @@ impl World for Real {
             if kind == EventKind::Warned {
                 view.fault_last_beat = child.main_lane().last().0;
                 view.evidence_about = 0;
+                view.evidence_of_silence = true;
             }
             event.name = view.name;
             event.instance = view.instance;
