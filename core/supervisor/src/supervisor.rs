@@ -205,7 +205,7 @@ impl Supervisor {
                     // The process is ending by itself; there is nobody to ask for evidence.
                     self.kid_mut(slot).exit = Some(ExitStatus::Code(127));
                     let args = [u64::from(step), u64::from(errno.unsigned_abs()), 0, 0];
-                    self.fault(slot, FaultKind::ExecFailed, args, FaultTimes::default(), now, world);
+                    self.fault(slot, Verdict::new(FaultKind::ExecFailed, args), now, world);
                 }
             }
             Event::Exited { slot, generation, status } => {
@@ -422,7 +422,7 @@ impl Supervisor {
             _ => 0,
         };
         let times = FaultTimes { last_beat: last.0, deadline, ..FaultTimes::default() };
-        self.fault(slot, kind, args, times, now, world);
+        self.fault(slot, Verdict { kind, args, times }, now, world);
     }
 
     fn attend_starting(&mut self, slot: usize, asked: MonoNs, until: MonoNs, now: MonoNs, world: &mut impl World) {
@@ -461,7 +461,7 @@ impl Supervisor {
         }
         let args = [now.since(asked).as_nanos() as u64, self.kid(slot).policy.startup_ns, 0, 0];
         let times = FaultTimes { deadline: until.0, ..FaultTimes::default() };
-        self.fault(slot, FaultKind::StartupTimeout, args, times, now, world);
+        self.fault(slot, Verdict { kind: FaultKind::StartupTimeout, args, times }, now, world);
     }
 
     fn grant(&mut self, late: u64, now: MonoNs, world: &mut impl World) {
@@ -673,7 +673,7 @@ impl Supervisor {
         match self.kid(slot).state {
             State::Starting { phase: Start::Spawning, .. } => {
                 let args = [u64::from(errno.unsigned_abs()), 0, 0, 0];
-                self.report(slot, FaultKind::SpawnFailed, args, FaultTimes::default(), now, world);
+                self.report(slot, Verdict::new(FaultKind::SpawnFailed, args), now, world);
                 self.kid_mut(slot).state = State::Stopping { phase: Phase::AwaitSpawn, then: Then::Backoff };
                 self.next_job(slot, None, now, world);
             }
@@ -723,22 +723,14 @@ impl Supervisor {
     // ---- faults -----------------------------------------------------------------------------------------------------
 
     /// A fault of a child whose process may be alive: safe outputs, record, evidence, kill.
-    fn fault(
-        &mut self,
-        slot: usize,
-        kind: FaultKind,
-        args: [u64; 4],
-        times: FaultTimes,
-        now: MonoNs,
-        world: &mut impl World,
-    ) {
+    fn fault(&mut self, slot: usize, verdict: Verdict, now: MonoNs, world: &mut impl World) {
         let child = self.kid(slot);
         let (alive, policy, generation) = (child.exit.is_none(), child.policy, child.generation);
         if alive && child.is_snoozed(now) {
-            self.overlook(slot, kind, args, times, now, world);
+            self.overlook(slot, verdict, now, world);
             return;
         }
-        self.report(slot, kind, args, times, now, world);
+        self.report(slot, verdict, now, world);
         world.cancel_jobs(slot);
         if alive && policy.evidence_budget_ns > 0 {
             let until = MonoNs(now.0.saturating_add(policy.evidence_budget_ns));
@@ -753,48 +745,32 @@ impl Supervisor {
     }
 
     /// Outputs safe, then the fault on record.
-    fn report(
-        &mut self,
-        slot: usize,
-        kind: FaultKind,
-        args: [u64; 4],
-        times: FaultTimes,
-        now: MonoNs,
-        world: &mut impl World,
-    ) {
+    fn report(&mut self, slot: usize, verdict: Verdict, now: MonoNs, world: &mut impl World) {
         let safe = self.force_safe(slot, world);
         let child = self.kid_mut(slot);
-        let times = FaultTimes { detected: now.0, safe: safe.0, ..times };
+        let times = FaultTimes { detected: now.0, safe: safe.0, ..verdict.times };
         let granted_ns = child.lanes[..child.known_lanes].iter().map(Lane::granted_ns).max().unwrap_or(0);
-        child.fault = Some(Fault { kind, args, times, granted_ns, snoozed: false });
+        child.fault = Some(Fault { kind: verdict.kind, args: verdict.args, times, granted_ns, snoozed: false });
         child.recovering = true;
         child.faults += 1;
         child.failures = child.failures.saturating_add(1);
         let degraded = !child.degraded && child.failures >= u32::from(child.policy.degraded_after.max(1));
         child.degraded |= degraded;
         let failures = u64::from(child.failures);
-        self.record(slot, EventKind::Fault, args, world);
+        self.record(slot, EventKind::Fault, verdict.args, world);
         if degraded {
             self.record(slot, EventKind::Degraded, [failures, 0, 0, 0], world);
         }
     }
 
     /// A fault while snoozed: reported once, outputs as configured, nobody is killed.
-    fn overlook(
-        &mut self,
-        slot: usize,
-        kind: FaultKind,
-        args: [u64; 4],
-        times: FaultTimes,
-        now: MonoNs,
-        world: &mut impl World,
-    ) {
+    fn overlook(&mut self, slot: usize, verdict: Verdict, now: MonoNs, world: &mut impl World) {
         let keep = self.kid(slot).policy.keep_outputs_while_snoozed;
         let safe = if keep { None } else { Some(self.force_safe(slot, world)) };
         let child = self.kid_mut(slot);
         child.faults += 1;
-        let times = FaultTimes { detected: now.0, safe: safe.map_or(0, |t| t.0), ..times };
-        child.fault = Some(Fault { kind, args, times, granted_ns: 0, snoozed: true });
+        let times = FaultTimes { detected: now.0, safe: safe.map_or(0, |t| t.0), ..verdict.times };
+        child.fault = Some(Fault { kind: verdict.kind, args: verdict.args, times, granted_ns: 0, snoozed: true });
         match &mut child.state {
             State::Running { overlooked, .. } => *overlooked = true,
             // A start that takes too long may take until the snooze ends.
@@ -802,7 +778,7 @@ impl Supervisor {
             _ => {}
         }
         world.changed(slot);
-        self.record(slot, EventKind::Fault, args, world);
+        self.record(slot, EventKind::Fault, verdict.args, world);
         self.settle(slot, now, world);
     }
 
@@ -863,7 +839,7 @@ impl Supervisor {
         let child = self.kid(slot);
         if matches!(child.state, State::Starting { .. } | State::Running { overlooked: false, .. }) {
             let times = FaultTimes { last_beat: child.lanes[0].last().0, ..FaultTimes::default() };
-            self.fault(slot, kind, args, times, now, world);
+            self.fault(slot, Verdict { kind, args, times }, now, world);
         }
     }
 
@@ -884,7 +860,7 @@ impl Supervisor {
                 }
                 let last = if child.lanes[0].beats() > 0 { child.lanes[0].last().0 } else { 0 };
                 let times = FaultTimes { last_beat: last, ..FaultTimes::default() };
-                self.fault(slot, FaultKind::Crash, args, times, now, world);
+                self.fault(slot, Verdict { kind: FaultKind::Crash, args, times }, now, world);
             }
             State::Stopping { phase: Phase::Evidence(_) | Phase::Terminating(_), .. } => self.kill(slot, now, world),
             _ => {}
@@ -1030,7 +1006,7 @@ impl Supervisor {
             if failures >= check.failures.max(1) {
                 child.check_failures = 0;
                 let args = [u64::from(failures), how, number, 0];
-                self.fault(slot, FaultKind::CheckFailed, args, FaultTimes::default(), now, world);
+                self.fault(slot, Verdict::new(FaultKind::CheckFailed, args), now, world);
                 return;
             }
             self.record(slot, EventKind::CommandFailed, job_args(Job::Check, result), world);
@@ -1199,6 +1175,22 @@ impl Supervisor {
 
     fn kid_mut(&mut self, slot: usize) -> &mut Child {
         self.children[slot].as_mut().expect("callers checked that the slot is taken")
+    }
+}
+
+/// What was found to be wrong with a child.
+#[derive(Clone, Copy, Debug)]
+struct Verdict {
+    kind: FaultKind,
+    args: [u64; 4],
+    /// As far as they happened before the detection.
+    times: FaultTimes,
+}
+
+impl Verdict {
+    /// A fault without times of its own.
+    fn new(kind: FaultKind, args: [u64; 4]) -> Self {
+        Self { kind, args, times: FaultTimes::default() }
     }
 }
 
