@@ -282,3 +282,28 @@ fn nothing_that_is_sent_makes_it_fail() {
     assert!(asked > 500, "{asked}");
     assert_eq!(admin.get("/api/v1/status").status, 200);
 }
+
+#[test]
+fn an_old_report_tells_its_story_although_its_events_are_gone() {
+    use multus_contract::api::event::Event;
+    use multus_contract::api::report;
+
+    let mut world = World::new();
+    let address = up(&mut world);
+    let event =
+        Event { last_beat_ns: Some(1), detected_ns: Some(50_000_001), safe_ns: Some(50_004_001), ..Event::default() };
+    let cause = "no beat for 50.000 ms of 50.000 ms";
+    let text = report::summary(Some(("hang", cause)), 1_700_000_000_000_000_000)
+        + &report::time_line(&event, 50_000_001)
+        + report::BODY
+        + "threads\n";
+    let dir = world.dirs().state.join("faults/idle");
+    std::fs::create_dir_all(&dir).expect("own directory");
+    std::fs::write(dir.join("1700000000000000.txt"), text).expect("own file");
+    let admin = logged_in(address, "admin");
+    let list = String::from_utf8(admin.get("/faults").body).expect("text");
+    assert!(list.contains("hang") && list.contains(cause), "{list}");
+    let page = String::from_utf8(admin.get("/faults/idle/1700000000000000").body).expect("text");
+    assert!(page.contains("What happened when") && page.contains("last beat") && page.contains("safe"), "{page}");
+    assert!(page.contains(cause), "{page}");
+}

@@ -7,6 +7,7 @@ mod access;
 mod api;
 mod guard;
 mod http;
+mod outward;
 mod schema;
 
 use std::net::SocketAddr;
