@@ -29,8 +29,8 @@ use crate::flight::Traces;
 use crate::launcher::{self, Hierarchy, Launcher};
 use crate::realtime::{self, Granted};
 use crate::wake::Wake;
-use crate::watch::{self, Helper, MAX_OUTPUTS, MAX_SLOTS, SPARES, Watch};
-use crate::{adapters, control, evidence, logroom};
+use crate::watch::{self, Helper, MAX_HELD, MAX_OUTPUTS, MAX_SLOTS, SPARES, Watch};
+use crate::{adapters, control, evidence, guard, logroom};
 
 /// Stack of a helper thread, bytes. All of it is locked memory; 128 KiB are used at most.
 pub(crate) const STACK: usize = 256 * 1024;
@@ -145,11 +145,13 @@ fn supervise(
     let pages = control::Pages {
         status: page(c"multus-status", status::words(slots)).map_err(refused("the status page"))?,
         events: page(c"multus-events", event_ring::words(RING)).map_err(refused("the event ring"))?,
-        force: page(c"multus-force", force::words(slots * MAX_OUTPUTS)).map_err(refused("the force page"))?,
+        force: page(c"multus-force", force::words(slots * MAX_OUTPUTS + MAX_HELD, slots))
+            .map_err(refused("the force page"))?,
     };
+    let lines = io_pages(&pages.force.1).map_err(refused("the process image"))?;
     let wake = || Wake::new().map(Arc::new).map_err(refused("an event descriptor"));
-    let (wake_watch, wake_launcher, wake_evidence, wake_log, wake_control, wake_adapters) =
-        (wake()?, wake()?, wake()?, wake()?, wake()?, wake()?);
+    let (wake_watch, wake_launcher, wake_evidence, wake_log, wake_control, wake_adapters, wake_guard) =
+        (wake()?, wake()?, wake()?, wake()?, wake()?, wake()?, wake()?);
     let (orders, orders_in) = rtrb::RingBuffer::new(slots * 6 + 64);
     let (answers, answers_in) = rtrb::RingBuffer::new(slots * 6 + 64);
     let (requests, requests_in) = rtrb::RingBuffer::new(64);
@@ -159,13 +161,17 @@ fn supervise(
     let (attach, attached) = rtrb::RingBuffer::new(slots * 4 + 64);
     let (reports, reports_in) = rtrb::RingBuffer::new(256);
     let (texts, texts_in) = rtrb::RingBuffer::new(256);
+    let (guard_orders, guard_orders_in) = rtrb::RingBuffer::new(64);
+    let (secured, secured_in) = rtrb::RingBuffer::new(64);
+    let (guard_setups, guard_setups_in) = rtrb::RingBuffer::new(8);
+    let guard_shared = Arc::new(guard::Shared::default());
     let attention = Arc::new(adapters::Attention::default());
     let reboot = Arc::new(OnceLock::new());
 
     // Lanes are handed out in the order in which Helper::lane numbers them.
     let lane = |helper: Helper| own.lane(helper.as_str(), None).map_err(refused("a lane"));
-    let (launcher_lane, control_lane, adapters_lane) =
-        (lane(Helper::Launcher)?, lane(Helper::Control)?, lane(Helper::Adapters)?);
+    let (launcher_lane, control_lane, adapters_lane, guard_lane) =
+        (lane(Helper::Launcher)?, lane(Helper::Control)?, lane(Helper::Adapters)?, lane(Helper::Guard)?);
     let mut evidence_watch = Vec::new();
     let mut evidence_ends = Vec::new();
     for _ in 0..=SPARES {
@@ -192,6 +198,10 @@ fn supervise(
         status: pages.status.0,
         events: pages.events.0,
         force: pages.force.0,
+        image: lines.image,
+        guard: guard_orders,
+        secured: secured_in,
+        wake_guard: Arc::clone(&wake_guard),
         orders,
         answers: answers_in,
         requests: requests_in,
@@ -232,6 +242,22 @@ fn supervise(
         let (ends, end) = (evidence_ends.pop().ok_or("no ends for the evidence thread")?, Arc::clone(&end));
         start(Helper::Evidence, move || evidence::run(ends, &end))?
     };
+    let below_watch = granted.priority.map(|p| p.saturating_sub(1).max(1));
+    let guard_thread = {
+        let ends = guard::Ends {
+            orders: guard_orders_in,
+            answers: secured,
+            setups: guard_setups_in,
+            wake: Arc::clone(&wake_guard),
+            wake_watch: Arc::clone(&wake_watch),
+            shared: Arc::clone(&guard_shared),
+            dirs: dirs.clone(),
+            priority: below_watch,
+            lane: guard_lane,
+        };
+        let end = Arc::clone(&end);
+        start(Helper::Guard, move || guard::run(ends, &end))?
+    };
     let launcher_thread = {
         let ends = launcher::Ends {
             orders: orders_in,
@@ -244,7 +270,8 @@ fn supervise(
             table: Arc::clone(&table),
             traces: Arc::clone(&traces),
             program: options.program.clone(),
-            priority: granted.priority.map(|p| p.saturating_sub(1).max(1)),
+            priority: below_watch,
+            lines: lines.for_launcher,
             lane: launcher_lane,
             adopts_orphans: !hierarchy.contains(),
         };
@@ -259,7 +286,7 @@ fn supervise(
             wake: Arc::clone(&wake_adapters),
             attention,
             wake_watch: Arc::clone(&wake_watch),
-            priority: granted.priority.map(|p| p.saturating_sub(1).max(1)),
+            priority: below_watch,
             lane: adapters_lane,
         };
         let end = Arc::clone(&end);
@@ -279,6 +306,13 @@ fn supervise(
             wake_watch,
             wake_launcher,
             pages,
+            lines: control::Lines {
+                image: lines.image,
+                operator: lines.operator,
+                setups: guard_setups,
+                wake_guard: Arc::clone(&wake_guard),
+                guard: guard_shared,
+            },
             table,
             granted: granted.clone(),
             notes,
@@ -307,7 +341,8 @@ fn supervise(
     end.store(true, Ordering::Relaxed);
     wake_evidence.wake();
     wake_adapters.wake();
-    for thread in [launcher_thread, control_thread, evidence_thread, adapters_thread] {
+    wake_guard.wake();
+    for thread in [launcher_thread, control_thread, evidence_thread, adapters_thread, guard_thread] {
         join(thread);
     }
     log_shared.finish();
@@ -382,6 +417,27 @@ fn slots(config: &Config) -> usize {
 fn page(name: &std::ffi::CStr, words: usize) -> io::Result<(&'static [AtomicU64], std::os::fd::OwnedFd)> {
     let fd = map::memfd(name, words)?;
     Ok((Mapping::writable(fd.as_fd())?.leak(), fd))
+}
+
+/// Pages of inputs and outputs.
+struct IoPages {
+    image: multus_ipc::io::Reader<'static>,
+    operator: &'static [AtomicU64],
+    for_launcher: launcher::Lines,
+}
+
+/// The image, as multus-io will find it, and the request page of people.
+fn io_pages(force: &std::os::fd::OwnedFd) -> io::Result<IoPages> {
+    let refused = |refused| io::Error::new(io::ErrorKind::InvalidData, refused);
+    let (words, image) = page(c"multus-io-image", multus_ipc::io::IMAGE_WORDS)?;
+    for (word, value) in words.iter().zip(multus_ipc::io::image_header()) {
+        word.store(value, Ordering::Relaxed);
+    }
+    let operator = launcher::request_page()?;
+    let people = Mapping::writable(operator.as_fd())?.leak();
+    let view = map::read_only_copy(image.as_fd())?;
+    let for_launcher = launcher::Lines::new(image, view, force.try_clone()?, operator);
+    Ok(IoPages { image: multus_ipc::io::Reader::new(words).map_err(refused)?, operator: people, for_launcher })
 }
 
 /// The page of the daemon's own threads: the same kind that children get, in the last slot.

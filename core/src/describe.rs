@@ -54,6 +54,9 @@ pub fn fault(kind: FaultKind, args: [u64; 4], granted_ns: u64, about: &str) -> S
         FaultKind::CheckpointLate => {
             format!("its checkpoints {about} took {}, at most {} are allowed", ms(a), ms(b))
         }
+        FaultKind::Unacknowledged => {
+            format!("outputs were forced, and it has not put that into force for {}", ms(a))
+        }
         FaultKind::SpawnFailed => format!("the system made no process for it: {}", errno(a)),
     };
     if granted_ns > 0 {
@@ -167,6 +170,22 @@ pub fn event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) 
         EventKind::RebootCancelled => "the machine is not started anew".into(),
         EventKind::HelperRecovered => format!("the new {} thread of multusd works", helper(a)),
         EventKind::Reduced => record.text.to_string(),
+        EventKind::OutputsSecured if a == 0 => {
+            format!(
+                "multus-io does not drive the outputs; multusd has set all to their safe values, {} after that",
+                ms(b)
+            )
+        }
+        EventKind::OutputsSecured => format!(
+            "multus-io does not drive the outputs, and {a} of them could not be set to their safe values; it is tried again"
+        ),
+        EventKind::OutputsUnsafe => format!("{a} forced outputs could not be written; it is tried again"),
+        EventKind::OutputsSafe => "all forced outputs have their values again".into(),
+        EventKind::OutputForced => format!("{} is held at {} by a person", record.text, f64::from_bits(a)),
+        EventKind::OutputReleased => format!("{} is no longer held by a person", record.text),
+        EventKind::RequestsRefused => {
+            format!("{a} requests for outputs were refused; the log of multus-io tells whose and why")
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! | watch | SCHED_FIFO | [`watch`]: looks at heartbeats, decides, forces outputs |
 //! | launcher | SCHED_FIFO, one less | [`launcher`]: makes and ends processes, through the spawner process |
 //! | adapters | SCHED_FIFO, one less | [`adapters`]: turns notices of foreign programs into beats |
+//! | guard | SCHED_FIFO, one less | [`guard`]: writes the safe values of outputs itself when multus-io does not |
 //! | files | SCHED_FIFO, one less | [`adapters::file`]: looks whether files were touched; only if somebody beats so |
 //! | evidence | ordinary | [`evidence`]: finds out what a faulty process was doing |
 //! | log | ordinary | [`logroom`]: output of children, events, the daemon's own log |
@@ -22,6 +23,7 @@ pub mod daemon;
 pub mod describe;
 pub mod evidence;
 pub mod flight;
+pub mod guard;
 pub mod launcher;
 pub mod logroom;
 pub mod policy;

@@ -19,13 +19,16 @@
 //! 12           scans that were left out
 //! 13           force acknowledged: the change counter of the force page that is in force at all outputs
 //! 14           when that was so, CLOCK_MONOTONIC ns
-//! 15           forced outputs that could not be written yet
+//! 15           forced outputs that are not written yet
 //! 16           entries of the force page that name no output here
 //! 17           requests that were refused
 //! 18           flags: 1 simulated, 2 degraded
 //! 19           process id of multus-io
 //! 20           older than this the image is stale, ns
+//! 21           the change counter of the force page that was taken over, whatever became of it
+//! 22           of the outputs in word 15: those whose writing failed
 //! 24..32       board, UTF-8, 64 bytes
+//! 32, 33, 34   from the decision to force outputs to the last of them being written: median, 99th percentile, longest; ns
 //! 64 + 32 l    line l:
 //!   +0..4        name, 32 bytes; empty = free
 //!   +4..6        unit, 16 bytes
@@ -104,7 +107,10 @@ const REFUSED: usize = 17;
 const FLAGS: usize = 18;
 const PID: usize = 19;
 const STALE: usize = 20;
+const SEEN: usize = 21;
+const FAILING: usize = 22;
 const BOARD: usize = 24;
+const FORCE_TIMES: usize = 32;
 const FIRST_LINE: usize = 64;
 const LINE_WORDS: usize = 32;
 const UNIT: usize = 4;
@@ -206,6 +212,22 @@ pub struct Live {
     /// Of an output: sequence of the last request that was carried out.
     pub done: u64,
 }
+
+/// What became of the force page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forced {
+    /// Its change counter when it was taken over.
+    pub changes: u64,
+    /// Forced outputs that are not written yet.
+    pub unwritten: u64,
+    /// Those of them whose writing failed: a chip does not answer, a line cannot be set.
+    pub failing: u64,
+    /// Entries that name no output here.
+    pub unknown: u64,
+}
+
+/// The owner of outputs for which `hardware.toml` names none: a person, by `multusctl io set` or on a page.
+pub const OPERATOR: &str = "operator";
 
 /// The words of a new image; everything that is not listed here is zero.
 pub fn image_header() -> [u64; 3] {
@@ -323,16 +345,26 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The force page as of its change counter `changes`: `unwritten` forced outputs are not in force yet, `unknown` entries
-    /// name no output here. Acknowledges it when nothing is left to write.
-    pub fn forced(&self, changes: u64, unwritten: u64, unknown: u64, now: MonoNs) {
-        self.page[UNWRITTEN].store(unwritten, Ordering::Relaxed);
-        self.page[UNKNOWN].store(unknown, Ordering::Relaxed);
+    /// From the decision to force outputs to the last of them being written, ns: median, 99th percentile, longest.
+    pub fn force_times(&self, times: [u64; 3]) {
+        for (word, value) in self.page[FORCE_TIMES..].iter().zip(times) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// What became of the force page. Acknowledges it when nothing is left to write.
+    pub fn forced(&self, forced: &Forced, now: MonoNs) {
+        let Forced { changes, unwritten, failing, unknown } = *forced;
+        for (word, value) in [(UNWRITTEN, unwritten), (FAILING, failing), (UNKNOWN, unknown)] {
+            self.page[word].store(value, Ordering::Relaxed);
+        }
         if unwritten == 0 {
             self.page[ACKNOWLEDGED_AT].store(now.0, Ordering::Relaxed);
             // Pairs with the Acquire load in `Reader::acknowledged`.
             self.page[ACKNOWLEDGED].store(changes, Ordering::Release);
         }
+        // Pairs with the Acquire load in `Reader::forced`.
+        self.page[SEEN].store(changes, Ordering::Release);
     }
 
     fn line(&self, line: usize) -> &'a [AtomicU64] {
@@ -440,6 +472,11 @@ impl<'a> Reader<'a> {
         [PERIOD, DURATIONS, DURATIONS + 1, DURATIONS + 2].map(|word| self.page[word].load(Ordering::Relaxed))
     }
 
+    /// From the decision to force outputs to the last of them being written, ns: median, 99th percentile, longest.
+    pub fn force_times(&self) -> [u64; 3] {
+        [0, 1, 2].map(|i| self.page[FORCE_TIMES + i].load(Ordering::Relaxed))
+    }
+
     /// Scans that were left out because one before took too long.
     pub fn overruns(&self) -> u64 {
         self.page[OVERRUNS].load(Ordering::Relaxed)
@@ -452,9 +489,13 @@ impl<'a> Reader<'a> {
         (changes, MonoNs(self.page[ACKNOWLEDGED_AT].load(Ordering::Relaxed)))
     }
 
-    /// Forced outputs that could not be written yet, and entries of the force page that name no output.
-    pub fn unforced(&self) -> (u64, u64) {
-        (self.page[UNWRITTEN].load(Ordering::Relaxed), self.page[UNKNOWN].load(Ordering::Relaxed))
+    /// What became of the force page, as of the last scan that had to do with it.
+    pub fn forced(&self) -> Forced {
+        // Pairs with the Release store in `Writer::forced`.
+        let changes = self.page[SEEN].load(Ordering::Acquire);
+        let [unwritten, failing, unknown] =
+            [UNWRITTEN, FAILING, UNKNOWN].map(|word| self.page[word].load(Ordering::Relaxed));
+        Forced { changes, unwritten, failing, unknown }
     }
 
     /// Requests that were refused.
@@ -714,9 +755,10 @@ mod tests {
         assert!(reader.is_fresh(MonoNs(5100)) && !reader.is_fresh(MonoNs(5101)));
         assert_eq!((reader.scans(), reader.flags(), reader.pid()), (1, SIMULATED | DEGRADED, 77));
         assert_eq!(reader.board().to_string(), "sim");
-        writer.forced(9, 1, 2, MonoNs(200));
-        assert_eq!((reader.acknowledged(), reader.unforced()), ((0, MonoNs(0)), (1, 2)), "not all is written");
-        writer.forced(9, 0, 0, MonoNs(300));
+        let forced = Forced { changes: 9, unwritten: 1, failing: 1, unknown: 2 };
+        writer.forced(&forced, MonoNs(200));
+        assert_eq!((reader.acknowledged(), reader.forced()), ((0, MonoNs(0)), forced), "not all is written");
+        writer.forced(&Forced { changes: 9, ..Forced::default() }, MonoNs(300));
         assert_eq!(reader.acknowledged(), (9, MonoNs(300)));
     }
 

@@ -36,6 +36,10 @@ use crate::{MonoNs, descriptor, futex};
 pub const ENV_IMAGE_FD: &str = "MULTUS_IO_IMAGE_FD";
 /// The environment variable with the number of the descriptor of this process's request page; set for owners of outputs.
 pub const ENV_REQUEST_FD: &str = "MULTUS_IO_REQUEST_FD";
+/// For multus-io: the environment variable with the descriptor of the force page.
+pub const ENV_FORCE_FD: &str = "MULTUS_IO_FORCE_FD";
+/// For multus-io: the environment variable with the descriptor of the socket over which request pages come.
+pub const ENV_REQUESTS_FD: &str = "MULTUS_IO_REQUESTS_FD";
 /// The environment variable with the name of the child instance.
 pub const ENV_NAME: &str = "MULTUS_NAME";
 

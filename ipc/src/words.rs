@@ -89,6 +89,8 @@ words! {
         CheckpointEarly = 12 "checkpoint-early",
         /// From one checkpoint to another it took more time than allowed, or it has not come there yet.
         CheckpointLate = 13 "checkpoint-late",
+        /// multus-io has not put forced outputs into force in time.
+        Unacknowledged = 14 "unacknowledged",
     }
 }
 
@@ -161,6 +163,18 @@ words! {
         RebootScheduled = 32 "reboot-scheduled",
         /// It is not, after all.
         RebootCancelled = 33 "reboot-cancelled",
+        /// multus-io does not drive the outputs: multusd itself has written their safe values.
+        OutputsSecured = 40 "outputs-secured",
+        /// Outputs that must be safe could not be written: a chip does not answer, a line cannot be set.
+        OutputsUnsafe = 41 "outputs-unsafe",
+        /// All outputs that must be safe are so again.
+        OutputsSafe = 42 "outputs-safe",
+        /// A person holds an output at a value.
+        OutputForced = 43 "output-forced",
+        /// No longer.
+        OutputReleased = 44 "output-released",
+        /// Children asked for outputs that they may not have.
+        RequestsRefused = 45 "requests-refused",
     }
 }
 

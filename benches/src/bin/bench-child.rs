@@ -3,6 +3,9 @@
 //! ```text
 //! bench-child --board PATH --slot N --every MICROSECONDS    beats until it is ordered to fail; see `multus_bench::board`
 //!             [--flood]                                     as fast as it can
+//!             [--drive OUTPUT,OUTPUT]                       asks for 1 of these outputs with every beat
+//!             [--follow]                                    waits for changes of the process image, notes when it learns of
+//!                                                           one, and beats then
 //! bench-child --beats N                                     N beats into a page of its own, then ends
 //! ```
 //! Beats follow an absolute schedule. The slot is N plus the number of the instance. Who runs it gives it its
@@ -15,12 +18,14 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lexopt::prelude::*;
 use multus_bench::board::{Board, Order, Slot};
 use multus_bench::random::Random;
 use multus_ipc::MonoNs;
 use multus_ipc::child::Heartbeat;
+use multus_ipc::io_child::{Io, Output};
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::Ordering;
 use nix::sys::signal::{Signal, raise};
@@ -42,6 +47,7 @@ type Failure = Box<dyn std::error::Error>;
 
 fn run(birth: MonoNs) -> Result<ExitCode, Failure> {
     let (mut board, mut slot, mut every_us) = (None, 0usize, 10_000u64);
+    let (mut driven, mut follows) = (String::new(), false);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -49,6 +55,8 @@ fn run(birth: MonoNs) -> Result<ExitCode, Failure> {
             Long("slot") => slot = parser.value()?.parse()?,
             Long("every") => every_us = parser.value()?.parse()?,
             Long("flood") => every_us = 0,
+            Long("drive") => driven = parser.value()?.string()?,
+            Long("follow") => follows = true,
             Long("beats") => return only_beat(parser.value()?.parse()?),
             other => return Err(other.unexpected().into()),
         }
@@ -56,11 +64,33 @@ fn run(birth: MonoNs) -> Result<ExitCode, Failure> {
     let board = Board::open(&board.ok_or("--board is missing")?)?;
     let instance = std::env::var("MULTUS_INSTANCE").ok().and_then(|n| n.parse().ok()).unwrap_or(0usize);
     let slot = board.slot(slot + instance).ok_or("no such slot on the board")?;
-    live(birth, slot, every_us * 1000)
+    if follows {
+        follow(birth, slot);
+    }
+    live(birth, slot, every_us * 1000, &driven)
+}
+
+/// Notes when it learns of changes, as if they were beats.
+fn follow(birth: MonoNs, slot: Slot<'_>) -> ! {
+    let life = slot.born(birth);
+    let (io, heartbeat) = (Io::from_env(), Heartbeat::from_env());
+    heartbeat.ready();
+    let (mut seen, mut beats) = (io.changes(), 0);
+    loop {
+        let now = io.wait_change(seen, Duration::from_millis(100));
+        if now != seen {
+            slot.beats(life, beats, MonoNs::now());
+            beats += 1;
+        }
+        seen = now;
+        heartbeat.beat();
+    }
 }
 
 /// Beats until an order or a young death comes.
-fn live(birth: MonoNs, slot: Slot<'_>, every_ns: u64) -> Result<ExitCode, Failure> {
+fn live(birth: MonoNs, slot: Slot<'_>, every_ns: u64, driven: &str) -> Result<ExitCode, Failure> {
+    let io = Io::from_env();
+    let outputs: Vec<Output> = driven.split(',').filter_map(|name| io.output(name)).collect();
     let life = slot.born(birth);
     let known_orders = slot.orders();
     let mut random = Random::new(birth.0);
@@ -74,6 +104,10 @@ fn live(birth: MonoNs, slot: Slot<'_>, every_ns: u64) -> Result<ExitCode, Failur
         let before = MonoNs::now();
         slot.beats(life, beats, before);
         heartbeat.beat();
+        // Refused where multus-io defines lines anew: the next beat asks again.
+        outputs.iter().for_each(|output| {
+            let _ = output.set(true);
+        });
         beats += 1;
         before
     };

@@ -11,7 +11,7 @@ use multus_hardware::chip::{Chip, chips};
 use multus_hardware::gpio::Pins;
 use multus_hardware::{Board, OpenError, sys};
 use multus_ipc::io::{Definition, IMAGE_WORDS, Writer, image_header};
-use multus_ipc::io_child::ENV_IMAGE_FD;
+use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_REQUESTS_FD};
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::{AtomicU64, Ordering};
 use multus_ipc::time::duration_ns;
@@ -21,7 +21,7 @@ use crate::bus::{BusThread, Cell};
 use crate::clerk::{Clerk, Names, Retained};
 use crate::config::{self, Config};
 use crate::scan::{Parts, Scan};
-use crate::{ENV_FORCE_FD, ENV_REQUESTS_FD, requests, retained};
+use crate::{requests, retained};
 
 /// The child.
 pub(crate) struct Scanner {

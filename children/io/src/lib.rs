@@ -28,8 +28,3 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     multus_child::run::<child::Scanner>()
 }
-
-/// The environment variable with the descriptor of the force page.
-pub const ENV_FORCE_FD: &str = "MULTUS_IO_FORCE_FD";
-/// The environment variable with the descriptor of the socket over which request pages come.
-pub const ENV_REQUESTS_FD: &str = "MULTUS_IO_REQUESTS_FD";

@@ -2,7 +2,7 @@
 //!
 //! What an output shall be, the first of these that there is:
 //!
-//! 1. **forced**: the force page says so. Always wins.
+//! 1. **forced**: the force page says so: a safe state, or else a person. Always wins.
 //! 2. **requested**: its owner has asked for it, in a request page that is there.
 //! 3. **retained**: it was asked for before, and the line is retained.
 //! 4. its **safe** value.
@@ -14,7 +14,9 @@ use std::sync::Arc;
 use multus_contract::config::hardware::{HardwareConfig, LineSource};
 use multus_hardware::gpio::{self, Gpio, Pins};
 use multus_ipc::histogram::{self, BUCKETS};
-use multus_ipc::io::{BAD, Definition, FORCED, LINES, Live, REQUESTED, RETAINED, RequestFault, RequestReader, Writer};
+use multus_ipc::io::{
+    BAD, Definition, FORCED, Forced, LINES, Live, REQUESTED, RETAINED, RequestFault, RequestReader, Writer,
+};
 use multus_ipc::map::Mapping;
 use multus_ipc::text::Name;
 use multus_ipc::{MonoNs, force, futex};
@@ -59,10 +61,15 @@ pub struct Scan {
     unknown_forced: u64,
     refused: u64,
     overruns: u64,
-    /// Durations of scans, as a beat-interval histogram, and the longest.
-    durations: Box<[u64; BUCKETS]>,
-    longest_ns: u64,
+    /// How long scans take.
+    durations: Spread,
     until_report: u32,
+    /// The latest time at which an output was forced that is not acknowledged yet.
+    forced_at: MonoNs,
+    /// The same, as of the last acknowledgement.
+    forced_before: MonoNs,
+    /// From then to the acknowledgement.
+    force_times: Spread,
 }
 
 impl std::fmt::Debug for Scan {
@@ -92,6 +99,29 @@ struct Line {
     told: Option<f64>,
     is_written: bool,
     retry: Option<Retry>,
+}
+
+/// How a time spreads: a beat-interval histogram, and the longest.
+struct Spread {
+    counts: Box<[u64; BUCKETS]>,
+    longest_ns: u64,
+}
+
+impl Spread {
+    fn new() -> Self {
+        Self { counts: Box::new([0; BUCKETS]), longest_ns: 0 }
+    }
+
+    fn count(&mut self, ns: u64) {
+        self.counts[histogram::bucket(ns)] += 1;
+        self.longest_ns = self.longest_ns.max(ns);
+    }
+
+    /// Median, 99th percentile, longest.
+    fn shares(&self) -> [u64; 3] {
+        let share = |n| histogram::percentile(|bucket| self.counts[bucket], n, self.longest_ns).unwrap_or(0);
+        [share(500), share(990), self.longest_ns]
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +165,7 @@ impl Scan {
                 place: place(i),
                 active_low: line.active_low,
                 is_retained: line.retained,
-                owner: line.owner.as_ref().and_then(|owner| owners.iter().position(|name| name == owner)),
+                owner: owners.iter().position(|name| definition.owner == Name::new(name)),
                 debounce_ns,
                 candidate: None,
                 updates: 0,
@@ -165,9 +195,11 @@ impl Scan {
             unknown_forced: 0,
             refused: 0,
             overruns: 0,
-            durations: Box::new([0; BUCKETS]),
-            longest_ns: 0,
+            durations: Spread::new(),
             until_report: 1,
+            forced_at: MonoNs(0),
+            forced_before: MonoNs(0),
+            force_times: Spread::new(),
             parts,
         }
     }
@@ -326,12 +358,22 @@ impl Scan {
         for line in &mut self.lines {
             line.forced = None;
         }
+        for owner in force.owners() {
+            let Some(since) = owner.forced_since else { continue };
+            for line in self.lines.iter_mut().filter(|line| line.definition.owner == owner.name) {
+                line.forced = Some(line.definition.safe);
+                self.forced_at = self.forced_at.max(since);
+            }
+        }
         let mut unknown = 0;
         for entry in force.entries() {
             let line = self.lines.iter_mut().find(|line| line.definition.name == entry.name);
             match line.filter(|line| line.definition.kind.is_output()) {
                 None => unknown += 1,
+                // A person's entries come last, and a safe state goes before them.
+                Some(line) if entry.slot == force::OPERATOR && line.forced.is_some() => {}
                 Some(line) if entry.forced_since.is_some() => {
+                    self.forced_at = self.forced_at.max(entry.forced_since.unwrap_or_default());
                     // A value that the line cannot have is none; its own safe value is the next best.
                     let fits = line.definition.accepts(entry.value);
                     line.forced = Some(if fits { entry.value } else { line.definition.safe });
@@ -406,9 +448,17 @@ impl Scan {
 
     fn acknowledge(&mut self, now: MonoNs) {
         let Some(changes) = self.force_seen.filter(|changes| self.force_acknowledged != Some(*changes)) else { return };
-        let unwritten = self.lines.iter().filter(|line| line.forced.is_some() && !line.is_written).count() as u64;
-        self.parts.image.forced(changes, unwritten, self.unknown_forced, now);
+        let unwritten = || self.lines.iter().filter(|line| line.forced.is_some() && !line.is_written);
+        let failing = unwritten().filter(|line| line.live.flags & BAD != 0).count() as u64;
+        let (unwritten, unknown) = (unwritten().count() as u64, self.unknown_forced);
+        self.parts.image.forced(&Forced { changes, unwritten, failing, unknown }, now);
         if unwritten == 0 {
+            // What was forced before this process began says nothing about it.
+            if self.force_acknowledged.is_some() && self.forced_at > self.forced_before {
+                self.force_times.count(now.0.saturating_sub(self.forced_at.0));
+                self.parts.image.force_times(self.force_times.shares());
+            }
+            self.forced_before = self.forced_at;
             self.force_acknowledged = Some(changes);
         }
     }
@@ -431,13 +481,11 @@ impl Scan {
     }
 
     fn count(&mut self, duration_ns: u64) {
-        self.durations[histogram::bucket(duration_ns)] += 1;
-        self.longest_ns = self.longest_ns.max(duration_ns);
+        self.durations.count(duration_ns);
         self.until_report -= 1;
         if self.until_report == 0 {
             self.until_report = SCANS_PER_REPORT;
-            let share = |n| histogram::percentile(|bucket| self.durations[bucket], n, self.longest_ns).unwrap_or(0);
-            self.parts.image.durations([share(500), share(990), self.longest_ns]);
+            self.parts.image.durations(self.durations.shares());
         }
     }
 }

@@ -14,7 +14,7 @@ use multus_ipc::descriptor::{self, Introduction};
 use multus_ipc::io::{
     BAD, FORCED, IMAGE_WORDS, Live, REQUEST_WORDS, REQUESTED, RETAINED, Reader, image_header, request_header,
 };
-use multus_ipc::io_child::{ENV_IMAGE_FD, Io, NotSetReason, Output};
+use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_REQUESTS_FD, Io, NotSetReason, Output};
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::Ordering;
 use multus_ipc::text::{Name, Text};
@@ -68,8 +68,8 @@ impl Rig {
         let panel = Panel::open(&sim::file_of(&dirs)).expect("own file");
         let image = page(c"image", IMAGE_WORDS, &image_header()).0;
         let view = map::read_only_copy(image.as_fd()).expect("/proc is there");
-        let force = page(c"force", force::words(16), &[]);
-        force::Writer::new(force.1.words());
+        let force = page(c"force", force::words(16, 4), &[]);
+        force::Writer::new(force.1.words(), 16, 4);
         map::seal_future_writes(force.0.as_fd()).expect("a kernel of this decade");
         Self { _temp: temp, dirs, panel, image, view, force, io: None }
     }
@@ -94,9 +94,7 @@ impl Rig {
         let (core, io) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("a pair");
         let mut command = self.command();
-        for (variable, fd) in
-            [(ENV_IMAGE_FD, &self.image), (multus_io::ENV_FORCE_FD, &self.force.0), (multus_io::ENV_REQUESTS_FD, &io)]
-        {
+        for (variable, fd) in [(ENV_IMAGE_FD, &self.image), (ENV_FORCE_FD, &self.force.0), (ENV_REQUESTS_FD, &io)] {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).expect("own descriptor");
             command.env(variable, fd.as_raw_fd().to_string());
         }
@@ -383,7 +381,7 @@ fn what_is_forced_is_safe_at_once_and_acknowledged() {
     // An entry that is no line holds up nobody, but is counted and told.
     let changes = rig.force(|force| force.define(5, &Text::new("DO99"), 0.0, 4, MonoNs::now()));
     rig.until("acknowledged", |rig| rig.acknowledged(changes));
-    assert_eq!(rig.read(|image| image.unforced()), (0, 1));
+    assert_eq!(rig.read(|image| (image.forced().unwritten, image.forced().unknown)), (0, 1));
     // A value that cannot be means the line's own safe value.
     assert_eq!(output(&modbus, "AO1").set_and_wait(5.0, PATIENCE), Ok(true));
     let changes = rig.force(|force| force.define(6, &Text::new("AO1"), f64::NAN, 4, MonoNs::now()));
@@ -464,7 +462,7 @@ fn faults_of_the_hardware_are_told_once_and_survived() {
     assert_eq!(output(&modbus, "XO1").set_and_wait(true, PATIENCE), Ok(true));
     rig.panel.break_chip(0x38, Fault::Missing).expect("own file");
     let changes = rig.force(|force| force.define(0, &Text::new("XO1"), 0.0, 3, MonoNs::now()));
-    rig.until("it cannot be forced", |rig| is_bad(rig, "XO1") && rig.read(|image| image.unforced().0) == 1);
+    rig.until("it cannot be forced", |rig| is_bad(rig, "XO1") && rig.read(|image| image.forced().failing) == 1);
     let scans = rig.read(|image| image.scans());
     rig.until("some scans", |rig| rig.read(|image| image.scans()) > scans + 20);
     assert!(!rig.acknowledged(changes));

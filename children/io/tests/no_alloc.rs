@@ -87,9 +87,9 @@ fn a_scan_allocates_nothing() {
     let [image_page, _] = page(IMAGE_WORDS, &image_header());
     let image = Writer::new(image_page.leak()).expect("an image");
     let layout = image.define(&definitions);
-    let [force_page, _] = page(force::words(8), &[]);
+    let [force_page, _] = page(force::words(8, 2), &[]);
     let force_words = force_page.leak();
-    let forcing = force::Writer::new(force_words);
+    let forcing = force::Writer::new(force_words, 8, 2);
     let retained = Arc::new(Retained::new(&vec![None; definitions.len()]));
     let owners = ["a", "b"].map(str::to_owned).to_vec();
     let names = Names { lines: config.lines.iter().map(|line| line.name.clone()).collect(), owners: owners.clone() };
@@ -149,5 +149,5 @@ fn a_scan_allocates_nothing() {
     assert!(
         reader.live(0).is_some_and(|live| live.changes > 100) && reader.live(1).is_some_and(|live| live.changes > 100)
     );
-    assert_eq!(reader.unforced().1, 1);
+    assert_eq!(reader.forced().unknown, 1);
 }

@@ -1,82 +1,82 @@
 //! The safe state, with nothing else needed: no other process, no page, no thread. For a guard that acts when multus-io is
 //! gone or does not answer.
 
-use std::fmt;
+use std::io;
 use std::time::{Duration, Instant};
 
 use multus_contract::config::hardware::HardwareConfig;
 use multus_contract::dirs::Dirs;
 
-use crate::Board;
-use crate::chip::{Chip, chips};
+use crate::chip::{Bus, Chip, chips};
 use crate::gpio::Pins;
+use crate::{Board, OpenError};
 
-/// What [`apply`] has done. **Keep it** while the safe state is to last: when it is dropped, the kernel lets go of lines that were
-/// opened through the character device, and their levels are up to the driver. And drop it before multus-io is to have the
-/// lines again. (Registers of a Raspberry Pi and chips on buses keep what was written.)
+/// All outputs of a configuration, to be brought to their safe values.
+///
+/// **Keep it** while the safe state is to last: when it is dropped, the kernel lets go of lines that were opened through the
+/// character device, and their levels are up to the driver. (Registers of a Raspberry Pi and chips on buses keep what was
+/// written.)
 #[derive(Debug)]
-pub struct Applied {
+pub struct SafeState {
+    config: HardwareConfig,
+    dirs: Dirs,
+    pins: Pins,
     board: Option<Board>,
-    /// What could not be brought to its safe value, a sentence each; empty: all is safe.
-    pub failed: Vec<String>,
+    buses: Option<[Bus; 2]>,
+    /// Chips that have not got their values yet, of either bus.
+    left: [Vec<Chip>; 2],
 }
 
-impl Applied {
-    /// Whether every output has its safe value.
-    pub fn is_complete(&self) -> bool {
-        self.failed.is_empty()
+impl SafeState {
+    /// Gets ready for the outputs of `config`: what can be opened without taking a line from anybody is opened now.
+    pub fn prepare(config: HardwareConfig, dirs: &Dirs) -> Self {
+        // Inputs are none of our business here, and one that is taken must not be in the way.
+        let pins = Pins { inputs: Vec::new(), ..Pins::of(&config) };
+        let mut state =
+            Self { config, dirs: dirs.clone(), pins, board: None, buses: None, left: [const { Vec::new() }; 2] };
+        state.begin();
+        // What is missing shows, and is told, when it is written.
+        let _ = state.open_buses();
+        state
     }
 
-    /// What the values were written to.
-    pub fn board(&self) -> Option<&str> {
-        self.board.as_ref().map(|board| board.name.as_str())
+    /// From now on every output is to be written anew.
+    pub fn begin(&mut self) {
+        let (i2c, spi) = chips(&self.config);
+        self.left = [i2c, spi].map(|chips| chips.into_iter().filter(Chip::has_outputs).collect());
     }
-}
 
-impl fmt::Display for Applied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.board, self.is_complete()) {
-            (Some(board), true) => write!(f, "all outputs have their safe values ({})", board.name),
-            _ => write!(f, "not all outputs have their safe values: {}", self.failed.join("; ")),
-        }
+    /// Lets go of all native lines: multus-io is to have them.
+    pub fn let_go(&mut self) {
+        self.board = None;
+        self.left = [const { Vec::new() }; 2];
     }
-}
 
-/// Writes the safe value of every output. What fails is tried again until `patience` is over: lines may be busy until the
-/// process that had them is quite gone. Each chip and the native lines are tried for themselves, so that one does not keep the
-/// others from being safe.
-pub fn apply(config: &HardwareConfig, dirs: &Dirs, patience: Duration) -> Applied {
-    let end = Instant::now() + patience;
-    // Inputs are none of our business here, and one that is taken must not be in the way.
-    let pins = Pins { inputs: Vec::new(), ..Pins::of(config) };
-    let mut board = None;
-    let (i2c, spi) = chips(config);
-    let mut left: [Vec<Chip>; 2] = [i2c, spi].map(|chips| chips.into_iter().filter(Chip::has_outputs).collect());
-    let mut buses = None;
-    loop {
+    /// Tries once to write what has not got its safe value yet; says what could not be written, a sentence each. Each chip
+    /// and the native lines are tried for themselves, so that one does not keep the others from being safe.
+    ///
+    /// Blocks for as long as the buses do: a bus that hangs may take a second for each chip.
+    pub fn write(&mut self) -> Vec<String> {
         let mut failed = Vec::new();
-        if board.is_none() {
-            match crate::open(config, dirs, &pins) {
-                Ok(opened) => board = Some(opened),
-                Err(error) => failed.push(error.message),
+        if self.board.is_none() && !self.pins.outputs.is_empty() {
+            match crate::open(&self.config, &self.dirs, &self.pins) {
+                Ok(opened) => self.board = Some(opened),
+                Err(OpenError { message, .. }) => failed.push(message),
             }
         }
-        if buses.is_none() {
-            match crate::buses(config, dirs) {
-                Ok((i2c, spi)) => buses = Some([i2c, spi]),
-                Err(error) => failed.push(error.to_string()),
-            }
-        }
-        if let Some(board) = &mut board {
+        if let Some(board) = &mut self.board {
             // Written again: opening may have gone well for a line that fails.
-            for (output, pin) in pins.outputs.iter().enumerate() {
+            for (output, pin) in self.pins.outputs.iter().enumerate() {
                 if let Err(error) = board.gpio.write(output, pin.is_high) {
-                    failed.push(format!("{} (gpio {}): {error}", config.lines[pin.line].name, pin.number));
+                    failed.push(format!("{} (gpio {}): {error}", self.config.lines[pin.line].name, pin.number));
                 }
             }
         }
-        for (bus, chips) in buses.iter_mut().flatten().zip(&mut left) {
-            chips.retain(|chip| match chip.write(bus, |line| config.lines[line].safe) {
+        if let Err(error) = self.open_buses() {
+            failed.push(error.to_string());
+        }
+        for (bus, chips) in self.buses.iter_mut().flatten().zip(&mut self.left) {
+            chips.retain(|chip| match chip.write(bus, |line| self.config.lines[line].safe) {
                 Ok(()) => false,
                 Err(error) => {
                     failed.push(format!("{chip}: {error}"));
@@ -84,15 +84,39 @@ pub fn apply(config: &HardwareConfig, dirs: &Dirs, patience: Duration) -> Applie
                 }
             });
         }
+        failed
+    }
+
+    /// What the native lines were written to.
+    pub fn board(&self) -> Option<&str> {
+        self.board.as_ref().map(|board| board.name.as_str())
+    }
+
+    fn open_buses(&mut self) -> io::Result<()> {
+        if self.buses.is_none() && self.left.iter().any(|chips| !chips.is_empty()) {
+            let (i2c, spi) = crate::buses(&self.config, &self.dirs)?;
+            self.buses = Some([i2c, spi]);
+        }
+        Ok(())
+    }
+}
+
+/// Writes the safe value of every output. What fails is tried again until `patience` is over: lines may be busy until the
+/// process that had them is quite gone. Returns what is to be kept, and what could not be written.
+pub fn apply(config: &HardwareConfig, dirs: &Dirs, patience: Duration) -> (SafeState, Vec<String>) {
+    let end = Instant::now() + patience;
+    let mut state = SafeState::prepare(config.clone(), dirs);
+    loop {
+        let failed = state.write();
         if failed.is_empty() || Instant::now() >= end {
-            return Applied { board, failed };
+            return (state, failed);
         }
         std::thread::sleep(PAUSE);
     }
 }
 
 /// From try to try.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
@@ -120,8 +144,8 @@ mod tests {
 
         panel.break_chip(0x38, Fault::NoAcknowledge).expect("own file");
         panel.break_output(24, Fault::Timeout).expect("own file");
-        let applied = apply(&config, &dirs, Duration::ZERO);
-        assert_eq!(applied.failed.len(), 2, "{applied}");
+        let (_, failed) = apply(&config, &dirs, Duration::ZERO);
+        assert_eq!(failed.len(), 2, "{failed:?}");
         assert_eq!(
             panel.output(25).expect("own file").map(|o| o.0),
             Some(true),
@@ -136,8 +160,8 @@ mod tests {
             panel.take_lines(false).expect("own file");
             panel
         });
-        let applied = apply(&config, &dirs, Duration::from_secs(60));
-        assert!(applied.is_complete() && applied.board().is_some(), "{applied}");
+        let (state, failed) = apply(&config, &dirs, Duration::from_secs(60));
+        assert!(failed.is_empty() && state.board().is_some(), "{failed:?}");
         let panel = mender.join().expect("no panic");
         assert_eq!(panel.output(24).expect("own file").map(|o| o.0), Some(true));
         assert_eq!(

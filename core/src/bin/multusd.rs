@@ -7,13 +7,15 @@ use lexopt::prelude::*;
 use multus_contract::dirs::{DirFlags, Dirs};
 use multusd::daemon::{self, Options};
 use multusd::launcher::spawner;
-use multusd::{probe, stage};
+use multusd::{guard, probe, stage};
 
 const HELP: &str = "\
 multusd keeps processes alive and their outputs safe.
 
 Usage: multusd [OPTIONS]
 
+      --safe-state         set every output of hardware.toml to its safe value and end; needs no running multusd, and is what
+                           a service manager runs when multusd has died (ExecStopPost)
       --check              check the configuration, report everything that is wrong, exit 1 if anything is
       --config-dir DIR     configuration [MULTUSD_CONFIG_DIR, /etc/multusd]
       --runtime-dir DIR    control socket, lock [MULTUSD_RUNTIME_DIR, /run/multusd]
@@ -24,12 +26,13 @@ Usage: multusd [OPTIONS]
   -V, --version            version
 
 It stays in the foreground. SIGTERM stops all children in order, SIGHUP reads the configuration again.
-Exit codes: 0 stopped as asked, 1 could not start or check failed, 2 usage, 70 one of its own threads was stuck.
+Exit codes: 0 stopped as asked, 1 could not start, check failed or not all outputs are safe, 2 usage, 70 one of its own threads was stuck.
 ";
 
 enum Wanted {
     Run(Options),
     Check(PathBuf),
+    SafeState(Dirs),
     Print(String),
 }
 
@@ -53,6 +56,16 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Wanted::Check(dir)) => multusd::ctl::check(&dir),
+        Ok(Wanted::SafeState(dirs)) => match guard::apply(&dirs) {
+            Ok(done) => {
+                println!("{done}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("multusd: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Ok(Wanted::Run(options)) => match daemon::run(&options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -64,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn arguments() -> Result<Wanted, lexopt::Error> {
-    let (mut flags, mut check, mut verbose) = (DirFlags::default(), false, false);
+    let (mut flags, mut check, mut safe_state, mut verbose) = (DirFlags::default(), false, false, false);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -73,6 +86,7 @@ fn arguments() -> Result<Wanted, lexopt::Error> {
             Long("log-dir") => flags.logs = Some(parser.value()?.into()),
             Long("state-dir") => flags.state = Some(parser.value()?.into()),
             Long("check") => check = true,
+            Long("safe-state") => safe_state = true,
             Short('v') | Long("verbose") => verbose = true,
             Short('h') | Long("help") => return Ok(Wanted::Print(HELP.into())),
             Short('V') | Long("version") => {
@@ -84,6 +98,9 @@ fn arguments() -> Result<Wanted, lexopt::Error> {
     let dirs = Dirs::resolve(&flags);
     if check {
         return Ok(Wanted::Check(dirs.config));
+    }
+    if safe_state {
+        return Ok(Wanted::SafeState(dirs));
     }
     Ok(Wanted::Run(Options { dirs, program: "/proc/self/exe".into(), verbose }))
 }

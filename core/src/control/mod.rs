@@ -2,6 +2,7 @@
 //! does not notice.
 
 mod clients;
+mod lines;
 mod requests;
 mod roster;
 mod status;
@@ -21,7 +22,7 @@ use multus_contract::api::command::{
     LATEST_REBOOT_S, MAX_REQUEST_BYTES, ReloadReport, Reply as Answer, Request as Wanted, parse_request,
 };
 use multus_contract::api::intervals::Intervals;
-use multus_contract::config::{Loaded, set_enabled};
+use multus_contract::config::{HardwareConfig, Loaded, set_enabled};
 use multus_contract::dirs::Dirs;
 use multus_ipc::child::Lane;
 use multus_ipc::event_ring::{self, Found};
@@ -40,6 +41,8 @@ use crate::wake::Wake;
 use crate::watch::{Ask, Helper, Reply, Request};
 use crate::{adapters, advise, describe, evidence, logroom};
 use clients::{Client, Input, MAX_CLIENTS};
+pub use lines::Lines;
+use lines::Operator;
 use roster::{Outlet, Roster};
 use status::Sources;
 
@@ -81,6 +84,8 @@ pub struct Parts {
     pub wake_launcher: Arc<Wake>,
     /// Pages to read and to give away.
     pub pages: Pages,
+    /// Inputs and outputs.
+    pub lines: Lines,
     /// The heartbeat table.
     pub table: Arc<Table>,
     /// What the watch thread got.
@@ -121,6 +126,8 @@ struct Rings {
     requests: rtrb::Producer<Request>,
     setups: rtrb::Producer<SlotSetup>,
     feeds: rtrb::Producer<adapters::Setup>,
+    guard: rtrb::Producer<Option<Box<HardwareConfig>>>,
+    wake_guard: Arc<Wake>,
     wake_watch: Arc<Wake>,
     wake_launcher: Arc<Wake>,
     wake_adapters: Arc<Wake>,
@@ -146,6 +153,11 @@ impl Outlet for Rings {
 
     fn feed(&mut self, setup: adapters::Setup) {
         push(&mut self.feeds, setup, &self.wake_adapters, &self.lane);
+    }
+
+    fn guard(&mut self, lines: Option<Box<HardwareConfig>>) {
+        // The guard must know the lines before the watch thread orders something for them.
+        push(&mut self.guard, lines, &self.wake_guard, &self.lane);
     }
 }
 
@@ -175,6 +187,7 @@ struct Control {
     replies: rtrb::Consumer<Reply>,
     wake: Arc<Wake>,
     pages: Pages,
+    operator: Operator,
     table: Arc<Table>,
     granted: Granted,
     notes: Vec<String>,
@@ -222,6 +235,8 @@ pub fn run(parts: Parts) -> io::Result<()> {
             requests: parts.requests,
             setups: parts.setups,
             feeds: parts.feeds,
+            guard: parts.lines.setups,
+            wake_guard: parts.lines.wake_guard,
             wake_watch: parts.wake_watch,
             wake_launcher: parts.wake_launcher,
             wake_adapters: parts.wake_adapters,
@@ -231,6 +246,7 @@ pub fn run(parts: Parts) -> io::Result<()> {
         texts: parts.texts,
         wake: parts.wake,
         pages: parts.pages,
+        operator: Operator::new(parts.lines.image, parts.lines.operator, parts.lines.guard),
         table: parts.table,
         granted: parts.granted,
         notes: parts.notes,
@@ -434,7 +450,7 @@ impl Control {
                     let _ = logroom::run(&shared, spare as u64, lane);
                 })
             }),
-            Helper::Launcher | Helper::Control | Helper::Adapters => None,
+            Helper::Launcher | Helper::Control | Helper::Adapters | Helper::Guard => None,
         };
         match started {
             Some(Ok(_)) => log::warn!("another {} thread was started", helper.as_str()),
@@ -586,6 +602,19 @@ impl Control {
                 }
                 Some(Answer::done())
             }
+            Wanted::Io => Some(json(&self.operator.status())),
+            Wanted::IoSet { name, value } => {
+                let hardware = self.roster.config.hardware.as_ref();
+                Some(answer(self.operator.set(&name, value, hardware, &self.dirs)))
+            }
+            Wanted::IoForce { name, value } => {
+                let ask = self.operator.force(&name, value);
+                Some(answer(ask.map(|ask| self.rings.ask(ask))))
+            }
+            Wanted::IoRelease { name } => {
+                let ask = self.operator.release(&name);
+                Some(answer(ask.map(|ask| self.rings.ask(ask))))
+            }
             Wanted::Pages => {
                 let fds = [&self.pages.status.1, &self.pages.events.1, &self.pages.force.1].map(AsRawFd::as_raw_fd);
                 let answer = Answer::with(serde_json::json!({ "pages": ["status", "events", "force"] }));
@@ -619,6 +648,7 @@ impl Control {
             return Answer::refused("the status page is damaged; restart multusd");
         };
         let mut notes = self.notes.clone();
+        notes.extend(self.operator.notes());
         notes.extend(self.reboot_at.map(|at| {
             let seconds = at.since(MonoNs::now()).as_secs();
             format!("the machine is started anew in {seconds} s (multusctl reboot --cancel)")
@@ -767,6 +797,13 @@ impl Control {
         if ring.written() > next && client.has_room() {
             self.wake.wake();
         }
+    }
+}
+
+fn answer(result: Result<(), String>) -> Answer {
+    match result {
+        Ok(()) => Answer::done(),
+        Err(reason) => Answer::refused(reason),
     }
 }
 

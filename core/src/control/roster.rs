@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use multus_contract::api::command::ReloadReport;
-use multus_contract::config::{self, ChildConfig, Config, Diagnostic, Severity};
+use multus_contract::config::{self, ChildConfig, Config, Diagnostic, HardwareConfig, Severity};
 use multus_contract::dirs::Dirs;
 use multus_ipc::text::Name;
 use multus_supervisor::Command;
 
 use crate::adapters::Source;
-use crate::launcher::plan::Feed;
+use crate::launcher::plan::{Feed, IoRole};
 use crate::launcher::{Group, Hierarchy, SlotSetup, plan};
 use crate::policy;
 use crate::watch::Ask;
@@ -30,6 +30,8 @@ pub(super) trait Outlet {
     fn set_up(&mut self, setup: SlotSetup);
     /// To the adapters thread.
     fn feed(&mut self, setup: adapters::Setup);
+    /// To the guard of the outputs.
+    fn guard(&mut self, lines: Option<Box<HardwareConfig>>);
 }
 
 /// One child instance.
@@ -50,6 +52,7 @@ pub(super) struct Instance {
     pub(super) text: String,
     /// Where the adapters thread learns of its beats.
     feed: Option<Feed>,
+    role: IoRole,
 }
 
 /// All child instances.
@@ -92,6 +95,27 @@ impl Roster {
         }
     }
 
+    /// What an instance has to do with inputs and outputs.
+    fn role(&self, name: &str) -> IoRole {
+        match &self.config.hardware {
+            None => IoRole::None,
+            Some(_) if self.config.scanner() == Some(name) => IoRole::Scans,
+            Some(hardware) if hardware.owners().any(|owner| owner == name) => IoRole::Owns,
+            Some(_) => IoRole::Reads,
+        }
+    }
+
+    /// Tells who concerns himself with outputs of the lines, before anybody is told of children.
+    fn tell_lines(&self, before: Option<&HardwareConfig>, out: &mut impl Outlet) {
+        let hardware = self.config.hardware.as_ref();
+        if hardware != before {
+            out.guard(hardware.cloned().map(Box::new));
+        }
+        let scanner = self.config.scanner().and_then(|name| self.instances.get(name)).map(|instance| instance.slot);
+        let ack_ns = multus_ipc::time::duration_ns(self.config.daemon.io.ack);
+        out.ask(Ask::Lines(hardware.map(|_| (scanner, ack_ns))));
+    }
+
     pub(super) fn child_of(&self, instance: &Instance) -> Option<&ChildConfig> {
         self.config.children.iter().find(|c| c.name == instance.child)
     }
@@ -113,7 +137,10 @@ impl Roster {
 
     /// Reads the configuration and applies what is good. Errors in `multusd.toml` leave everything as it is.
     pub(super) fn reload(&mut self, out: &mut impl Outlet) -> ReloadReport {
-        let loaded = config::load(&self.dirs.config);
+        let mut loaded = config::load(&self.dirs.config);
+        if loaded.hardware_is_broken {
+            loaded.config.hardware.clone_from(&self.config.hardware);
+        }
         let mut report = ReloadReport {
             diagnostics: loaded.diagnostics.iter().map(Diagnostic::to_string).collect(),
             broken: loaded.broken.iter().cloned().collect(),
@@ -159,6 +186,7 @@ impl Roster {
                 self.admit(child, number, report);
             }
         }
+        self.tell_lines(before.hardware.as_ref(), out);
         for child in &children {
             let old = before.children.iter().find(|c| c.name == child.name);
             if let Err(reason) = self.tell(child, out) {
@@ -235,6 +263,7 @@ impl Roster {
                     told: None,
                     text: String::new(),
                     feed: None,
+                    role: IoRole::None,
                 };
                 self.instances.insert(name, instance);
             }
@@ -264,10 +293,16 @@ impl Roster {
         }
         for number in 0..child.instances {
             let name = child.instance_name(number);
-            let parameters = fingerprint(&self.dirs, &name);
+            let role = self.role(&name);
+            // A file with an error is no reason to start multus-io anew: what is meant by it is, as far as it is good.
+            let hardware = self.config.hardware.as_ref().filter(|_| role == IoRole::Scans);
+            let parameters = fingerprint(&self.dirs, &name, hardware);
             let Some(instance) = self.instances.get_mut(&name) else { continue };
-            let same_parameters = instance.parameters == parameters;
-            instance.parameters = parameters;
+            // Who may look at lines now and could not before learns of it at the next start.
+            let is_same_role = instance.role == role
+                || ![instance.role, role].iter().any(|role| matches!(role, IoRole::Owns | IoRole::Scans));
+            let same_parameters = instance.parameters == parameters && is_same_role;
+            (instance.parameters, instance.role) = (parameters, role);
             if instance.told.as_ref().is_some_and(|(p, c)| *p == policy && c == child) && same_parameters {
                 continue;
             }
@@ -275,7 +310,7 @@ impl Roster {
             let new = instance.told.is_none();
             instance.number = number;
             instance.told = Some((policy, child.clone()));
-            let mut slot_plan = plan::plan(child, number, &self.dirs, self.hierarchy.limits());
+            let mut slot_plan = plan::plan(child, number, &self.dirs, self.hierarchy.limits(), role);
             if instance.limits != Some(slot_plan.cgroup_limits) {
                 instance.limits = Some(slot_plan.cgroup_limits);
                 let (main, join) = self.hierarchy.group(&name, slot_plan.cgroup_limits);
@@ -365,13 +400,16 @@ fn needs_restart(old: &ChildConfig, new: &ChildConfig) -> bool {
     same != *new
 }
 
-/// What the child's own parameter file holds now, in one number; 0 without a file.
-fn fingerprint(dirs: &Dirs, name: &str) -> u64 {
-    std::fs::read(dirs.parameter_file(name)).map_or(0, |bytes| {
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        hasher.finish().max(1)
-    })
+/// What the child's own parameter file holds now, and for multus-io the lines, in one number; 0 without either.
+fn fingerprint(dirs: &Dirs, name: &str, hardware: Option<&HardwareConfig>) -> u64 {
+    let file = std::fs::read(dirs.parameter_file(name)).ok();
+    if file.is_none() && hardware.is_none() {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    file.hash(&mut hasher);
+    format!("{hardware:?}").hash(&mut hasher);
+    hasher.finish().max(1)
 }
 
 type Pipes = (Arc<[OwnedFd; 2]>, Arc<[OwnedFd; 2]>);

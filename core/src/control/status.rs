@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use multus_contract::api::status::{ChildStatus, DaemonStatus, ForcedOutput, LastFault, LoopStatus, Spread, Status};
-use multus_contract::api::time::format_rfc3339;
+use multus_contract::api::time::{Clock, format_rfc3339};
 use multus_contract::dirs::Dirs;
 use multus_ipc::heartbeat::Reader as HeartbeatReader;
 use multus_ipc::map::Table;
 use multus_ipc::status::{DaemonRecord, Reader, SlotRecord, flag};
+use multus_ipc::text::Name;
 use multus_ipc::time::unix_ns;
 use multus_ipc::words::StateCode;
 use multus_ipc::{MonoNs, force};
@@ -30,7 +31,7 @@ pub(super) struct Sources<'a> {
 impl Sources<'_> {
     /// The status of the daemon and of the instances that `names` lists (all without).
     pub(super) fn status(&self, roster: &Roster, names: Option<&[String]>) -> Status {
-        let now = Clock { mono: MonoNs::now(), unix: unix_ns() };
+        let now = Clock { mono: MonoNs::now().0, unix: unix_ns() };
         let daemon = self.status.daemon().unwrap_or_default();
         let wanted = |name: &str| names.is_none_or(|names| names.iter().any(|n| n == name));
         let mut children: Vec<(usize, ChildStatus)> = roster
@@ -50,8 +51,18 @@ impl Sources<'_> {
             .collect();
         // After the slots: outputs are changed before a slot says so.
         let mut outputs = self.outputs();
+        let owners: Vec<force::Owner> = self.force.owners().collect();
+        let lines = roster.config.hardware.iter().flat_map(|hardware| &hardware.lines);
         for (slot, status) in &mut children {
             status.forced_outputs = outputs.remove(slot).unwrap_or_default();
+            let forced = owners.iter().any(|o| o.forced_since.is_some() && o.name == Name::new(&status.name));
+            // Those that it owns and does not name itself.
+            for line in lines.clone().filter(|line| line.owner() == Some(&status.name)) {
+                if status.forced_outputs.iter().all(|output| output.name != line.name) {
+                    let name = line.name.clone();
+                    status.forced_outputs.push(ForcedOutput { name, value: line.safe, forced });
+                }
+            }
         }
         let children = children.into_iter().map(|(_, status)| status).collect();
         Status { daemon: self.daemon(&daemon, roster, now), children }
@@ -73,7 +84,7 @@ impl Sources<'_> {
             realtime: record.priority != 0,
             priority: Some(record.priority).filter(|p| *p != 0),
             locked: record.locked,
-            uptime_s: now.mono.since(MonoNs(record.started_mono)).as_secs(),
+            uptime_s: MonoNs(now.mono).since(MonoNs(record.started_mono)).as_secs(),
             temperature_c: i64::try_from(record.temperature)
                 .ok()
                 .filter(|t| *t != 0 && roster.config.daemon.temperature.enabled)
@@ -106,7 +117,7 @@ impl Sources<'_> {
             let page = HeartbeatReader::new(self.table.page(slot));
             advise::advise(|bucket| page.bucket(0, bucket), page.max_gap_ns(0), deadline)
         });
-        let age = |at: u64| now.mono.since(MonoNs(at)).as_micros() as u64;
+        let age = |at: u64| MonoNs(now.mono).since(MonoNs(at)).as_micros() as u64;
         let has = |bit: u64| record.flags & bit != 0;
         ChildStatus {
             instance: record.instance,
@@ -125,7 +136,7 @@ impl Sources<'_> {
             snoozed_until: has(flag::SNOOZED).then(|| now.wall(record.snooze_until_mono)),
             blocked_by: self.blocked_by(record.blocked_by),
             restart_in_us: (record.restart_at_mono != 0)
-                .then(|| MonoNs(record.restart_at_mono).since(now.mono).as_micros() as u64),
+                .then(|| MonoNs(record.restart_at_mono).since(MonoNs(now.mono)).as_micros() as u64),
             last_fault: record.fault.map(|kind| {
                 let mut detail = describe::fault(kind, record.fault_args, 0, &record.fault_about.to_string());
                 let evidence = record.evidence.to_string();
@@ -162,20 +173,6 @@ impl Sources<'_> {
             outputs.entry(entry.slot as usize).or_default().push(output);
         }
         outputs
-    }
-}
-
-/// Both clocks at one moment, to tell wall times of monotonic ones.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    mono: MonoNs,
-    unix: u64,
-}
-
-impl Clock {
-    fn wall(self, mono: u64) -> String {
-        let unix = i128::from(self.unix) - (i128::from(self.mono.0) - i128::from(mono));
-        format_rfc3339(u64::try_from(unix).unwrap_or(0))
     }
 }
 

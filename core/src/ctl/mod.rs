@@ -11,6 +11,7 @@ mod check;
 mod children;
 mod events;
 mod fault;
+mod io;
 mod logs;
 mod new;
 mod output;
@@ -74,6 +75,7 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Check { json } => check::run(&context.config_dir(), json),
         Command::Reload { json } => children::reload(context, json),
         Command::Reboot { ahead, cancel } => reboot::reboot(context, ahead, cancel),
+        Command::Io { order } => io_order(context, order),
         Command::Passwd(user) => passwd::passwd(context, &user.into()),
         Command::Token { order: TokenOrder::Add { name, level, expires } } => {
             token::add(context, &name, level, expires)
@@ -88,6 +90,20 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "multusctl", &mut script);
             output::print(|out| out.write_all(&script))
         }
+    }
+}
+
+fn io_order(context: &Context, order: IoOrder) -> Result<(), Failure> {
+    match order {
+        IoOrder::List { names, json } => io::list(context, &names, json),
+        IoOrder::Watch { names, json } => io::watch(context, &names, json),
+        IoOrder::Set { name, value } => io::order(context, &Request::IoSet { name, value }, "asked for"),
+        IoOrder::Force { name, value } => {
+            let done = format!("{name} is held at {value} until \"multusctl io release {name}\", or multusd ends");
+            io::order(context, &Request::IoForce { name, value }, &done)
+        }
+        IoOrder::Release { name } => io::order(context, &Request::IoRelease { name }, "released"),
+        IoOrder::Test { outputs, wires } => io::test(context, &outputs, &wires),
     }
 }
 
@@ -208,6 +224,11 @@ enum Command {
     Beat,
     /// In a script that multusd runs: set-up is done
     Ready,
+    /// Show inputs and outputs, and set, hold and test them
+    Io {
+        #[command(subcommand)]
+        order: IoOrder,
+    },
     /// Check all configuration files and report every mistake at once
     Check {
         /// Print JSON
@@ -276,6 +297,56 @@ impl From<Passwd> for passwd::Wanted {
     fn from(Passwd { name, level, read_only, stdin, remove }: Passwd) -> Self {
         Self { name, level, read_only, stdin, remove }
     }
+}
+
+#[derive(Debug, Subcommand)]
+enum IoOrder {
+    /// Show all lines, or those that are named
+    List {
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show every change as it happens
+    Watch {
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask for a value of an output that no child owns; on a simulated board, drive a digital input
+    Set {
+        name: String,
+        /// "on", "off" or a number
+        #[arg(value_parser = io::parse_value, allow_hyphen_values = true)]
+        value: f64,
+    },
+    /// Hold an output at a value, whatever its owner asks for; a safe state goes before it
+    Force {
+        name: String,
+        /// "on", "off" or a number
+        #[arg(value_parser = io::parse_value, allow_hyphen_values = true)]
+        value: f64,
+    },
+    /// Hold an output no longer
+    Release { name: String },
+    /// Check the board: does multus-io scan in time, are all lines good
+    Test {
+        /// Also hold this output at either end of its range for a moment. THE PLANT BEHIND IT MOVES
+        #[arg(long = "output", value_name = "NAME")]
+        outputs: Vec<String>,
+        /// The same with an output that is wired to an input, which has to follow
+        #[arg(long = "wire", value_name = "OUTPUT=INPUT", value_parser = parse_wire)]
+        wires: Vec<(String, String)>,
+    },
+}
+
+fn parse_wire(text: &str) -> Result<(String, String), String> {
+    let (output, input) = text.split_once('=').ok_or("expected OUTPUT=INPUT")?;
+    Ok((output.to_owned(), input.to_owned()))
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@
 //! watch thread gives orders over a ring and gets answers over another; both sides are woken by event descriptors.
 
 mod cgroup;
+mod lines;
 pub(crate) mod orphans;
 pub mod plan;
 pub mod spawner;
@@ -28,7 +29,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub use cgroup::{Group, Hierarchy};
-use plan::{Feed, JobPlan, SlotPlan};
+pub use lines::{Lines, request_page};
+use plan::{Feed, Given, JobPlan, SlotPlan};
 use spawner::{Descriptors, Spawner};
 
 use crate::adapters::Attach;
@@ -111,6 +113,8 @@ pub struct Ends {
     pub program: PathBuf,
     /// SCHED_FIFO priority of this thread and the spawner.
     pub priority: Option<u8>,
+    /// Pages of inputs and outputs.
+    pub lines: Lines,
     /// The thread's own heartbeat.
     pub lane: Lane,
     /// Whether orphans become children of the daemon (there is no cgroup).
@@ -136,6 +140,12 @@ struct Slot {
     ended_well: bool,
 }
 
+impl Slot {
+    fn name(&self) -> Option<&str> {
+        self.setup.as_ref().map(|setup| setup.plan.name.as_str())
+    }
+}
+
 #[derive(Debug)]
 struct Process {
     generation: u32,
@@ -146,6 +156,8 @@ struct Process {
     killing: Option<Killing>,
     output: Arc<[OwnedFd; 2]>,
     groups: Arc<(Group, Group)>,
+    /// Where it asks for outputs.
+    request_page: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -181,6 +193,7 @@ struct Asked {
     /// `None`: the main program; else the command, with its time limit.
     job: Option<(Option<Job>, Duration)>,
     report: OwnedFd,
+    request_page: Option<OwnedFd>,
 }
 
 /// The launcher thread's state.
@@ -256,6 +269,7 @@ impl Launcher {
             }
             self.attend_processes();
             self.attend_jobs();
+            self.ends.lines.send();
             // A process that was asked for may have ended before its number is known: it is no orphan.
             if self.ends.adopts_orphans && events.is_empty() && self.asked.is_empty() {
                 orphans::reap(&self.jobs_and_children());
@@ -273,7 +287,11 @@ impl Launcher {
         let killing = self.slots.iter().any(|s| s.process.as_ref().is_some_and(|p| p.killing.is_some()));
         let ending = self.jobs.values().any(|j| j.timed_out || j.cancelled || j.ended.is_some());
         let soonest = self.jobs.values().map(|j| j.until.since(now)).min().unwrap_or(IDLE);
-        let pause = if killing || ending || !self.backlog.is_empty() { RETRY } else { soonest.min(IDLE) };
+        let pause = if killing || ending || !self.backlog.is_empty() || self.ends.lines.lags() {
+            RETRY
+        } else {
+            soonest.min(IDLE)
+        };
         pause.max(RETRY)
     }
 
@@ -369,16 +387,38 @@ impl Launcher {
         };
         let (report, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)?;
         let cgroup = setup.groups.0.dir();
+        let has = |given| setup.plan.given.contains(&given);
+        let request_page = if has(Given::RequestPage) { Some(lines::request_page()?) } else { None };
+        let their_socket = if has(Given::RequestSocket) { Some(self.ends.lines.connect()?) } else { None };
+        let lines = &self.ends.lines;
+        let given = setup.plan.given.iter().filter_map(|given| match given {
+            Given::Heartbeat => page.as_ref().map(AsFd::as_fd),
+            Given::Image => Some(lines.view.as_fd()),
+            Given::RequestPage => request_page.as_ref().map(AsFd::as_fd),
+            Given::ImageToWrite => Some(lines.image.as_fd()),
+            Given::ForcePage => Some(lines.force.as_fd()),
+            Given::RequestSocket => their_socket.as_ref().map(AsFd::as_fd),
+        });
         let fds = Descriptors {
             stdout: setup.output[0].as_fd(),
             stderr: setup.output[1].as_fd(),
             report: theirs.as_fd(),
-            heartbeat: page.as_ref().map(AsFd::as_fd),
+            given: given.collect(),
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
         };
         self.next_tag += 1;
         self.spawner.ask(self.next_tag, &setup.plan.program, &fds)?;
-        self.asked.insert(self.next_tag, Asked { slot, generation, job: None, report });
+        if their_socket.is_some() {
+            // Also of those that are being made: they may read their page before this process is there.
+            let pages = self.slots.iter().enumerate().filter_map(|(slot, place)| {
+                let process = place.process.as_ref()?;
+                Some((slot, place.name()?, process.generation, process.request_page.as_ref()?))
+            });
+            let pages: Vec<_> =
+                pages.map(|(slot, name, generation, page)| lines::introduction(slot, name, generation, page)).collect();
+            self.ends.lines.introduce(pages);
+        }
+        self.asked.insert(self.next_tag, Asked { slot, generation, job: None, report, request_page });
         Ok(())
     }
 
@@ -397,7 +437,7 @@ impl Launcher {
 
     fn made(&mut self, tag: u64, result: Result<i32, i32>) {
         let Some(asked) = self.asked.remove(&tag) else { return };
-        let Asked { slot, generation, job, report } = asked;
+        let Asked { slot, generation, job, report, request_page } = asked;
         // Nobody but this thread reaps children, so the number still is this process.
         let opened = result.and_then(|pid| {
             let errno = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);
@@ -417,7 +457,12 @@ impl Launcher {
                     let _ = self.ends.attach.push(Attach::Process { slot, generation, pid, names_main, groups });
                     self.ends.wake_adapters.wake();
                 }
-                let process = Process { generation, pid, pidfd, main: None, killing: None, output, groups };
+                if let Some(page) = &request_page {
+                    let name = &setup.plan.name;
+                    self.ends.lines.introduce([lines::introduction(slot, name, generation, page)]);
+                }
+                let process =
+                    Process { generation, pid, pidfd, main: None, killing: None, output, groups, request_page };
                 self.slots[slot].process = Some(process);
                 let pid = pid.unsigned_abs();
                 self.answer(Answer::Spawned { slot, generation, pid, pidfd: for_watch, report, names_main });
@@ -566,6 +611,12 @@ impl Launcher {
         let Some(killing) = process.killing else { return };
         let (usage, leftovers) = (killing.usage.unwrap_or_default(), killing.leftovers);
         drop(process.output);
+        if process.request_page.is_some()
+            && let Some(name) = self.slots[slot].name()
+        {
+            // What it asked for goes with it.
+            self.ends.lines.introduce([lines::farewell(slot, name)]);
+        }
         let at = MonoNs::now();
         self.answer(Answer::TreeGone { slot, generation: process.generation, at, usage, leftovers });
     }
@@ -614,12 +665,15 @@ impl Launcher {
             stdout: setup.output[0].as_fd(),
             stderr: setup.output[1].as_fd(),
             report: theirs.as_fd(),
-            heartbeat: None,
+            given: Vec::new(),
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
         };
         self.next_tag += 1;
         self.spawner.ask(self.next_tag, &plan.program, &fds)?;
-        self.asked.insert(self.next_tag, Asked { slot, generation, job: Some((job, plan.timeout)), report });
+        self.asked.insert(
+            self.next_tag,
+            Asked { slot, generation, job: Some((job, plan.timeout)), report, request_page: None },
+        );
         Ok(())
     }
 

@@ -8,14 +8,72 @@ use std::time::Duration;
 
 use multus_contract::config::{ChildConfig, Method, NO_DEADLINE, NotifySocket, Probe};
 use multus_contract::dirs::Dirs;
+use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_REQUEST_FD, ENV_REQUESTS_FD};
 use multus_supervisor::Job;
 use serde::{Deserialize, Serialize};
 
 use crate::probe;
 use crate::stage::{self, Script, Stage};
 
-/// The descriptor under which a child finds its heartbeat page.
-pub const HEARTBEAT_FD: i32 = 3;
+/// The first of the descriptors that a child is given, in the order of [`SlotPlan::given`].
+pub const FIRST_GIVEN_FD: i32 = 3;
+
+/// A descriptor that a child is given. Its number is in an environment variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Its heartbeat page.
+    Heartbeat,
+    /// The process image, for reading.
+    Image,
+    /// Where it asks for values of its outputs: a page of its own for each process.
+    RequestPage,
+    /// For multus-io: the process image, for writing.
+    ImageToWrite,
+    /// For multus-io: the force page, for reading.
+    ForcePage,
+    /// For multus-io: the socket over which request pages come.
+    RequestSocket,
+}
+
+impl Given {
+    /// The variable.
+    pub const fn variable(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "MULTUS_HEARTBEAT_FD",
+            Self::Image | Self::ImageToWrite => ENV_IMAGE_FD,
+            Self::RequestPage => ENV_REQUEST_FD,
+            Self::ForcePage => ENV_FORCE_FD,
+            Self::RequestSocket => ENV_REQUESTS_FD,
+        }
+    }
+}
+
+/// What an instance has to do with inputs and outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoRole {
+    /// There are none.
+    None,
+    /// It may look at them.
+    Reads,
+    /// It also owns outputs.
+    Owns,
+    /// It is multus-io.
+    Scans,
+}
+
+/// What the child is given.
+fn given(child: &ChildConfig, role: IoRole) -> Vec<Given> {
+    let heartbeat = child.heartbeat.method == Method::SharedMemory;
+    // What goes to the background, or belongs to somebody else, would not know.
+    let lines: &[Given] = match role {
+        _ if child.service.is_some() || child.pid_file.is_some() => &[],
+        IoRole::None => &[],
+        IoRole::Reads => &[Given::Image],
+        IoRole::Owns => &[Given::Image, Given::RequestPage],
+        IoRole::Scans => &[Given::ImageToWrite, Given::ForcePage, Given::RequestSocket],
+    };
+    heartbeat.then_some(Given::Heartbeat).into_iter().chain(lines.iter().copied()).collect()
+}
 
 /// A program to be executed, as it is sent to the spawner.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -154,6 +212,8 @@ pub struct SlotPlan {
     pub program: Vec<u8>,
     /// Whether it has a heartbeat page, and with which deadline in ns.
     pub heartbeat: Option<u64>,
+    /// The descriptors that the main program is given.
+    pub given: Vec<Given>,
     /// The checkpoints that are laid out in that page.
     pub checkpoints: multus_ipc::checkpoint::Plan,
     /// Where the adapters thread, which then writes that page, learns of beats; `None`: the child writes it itself.
@@ -173,9 +233,10 @@ pub struct SlotPlan {
 }
 
 /// Works out the plan of one instance. Blocks for user and group look-ups.
-pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: bool) -> SlotPlan {
+pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: bool, role: IoRole) -> SlotPlan {
     let name = child.instance_name(instance);
-    let main = main_program(child, instance, &name, dirs, limits_in_cgroup);
+    let given = given(child, role);
+    let main = main_program(child, instance, &name, dirs, limits_in_cgroup, &given);
     let job = |command: &Option<Vec<String>>, word: &str, timeout: Duration| {
         command.as_ref().map(|command| {
             let program = helper_program(&main, command, word, None);
@@ -213,6 +274,7 @@ pub fn plan(child: &ChildConfig, instance: u16, dirs: &Dirs, limits_in_cgroup: b
             Method::None => None,
             _ => Some(multus_ipc::time::duration_ns(child.heartbeat.deadline)),
         },
+        given,
         checkpoints: crate::policy::checkpoints(child),
         feed: feed(child, instance, dirs),
         stop_signal: child.stop.signal,
@@ -266,7 +328,14 @@ fn encode(program: &Program) -> Vec<u8> {
     serde_json::to_vec(program).unwrap_or_default()
 }
 
-fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, limits_in_cgroup: bool) -> Program {
+fn main_program(
+    child: &ChildConfig,
+    instance: u16,
+    name: &str,
+    dirs: &Dirs,
+    limits_in_cgroup: bool,
+    given: &[Given],
+) -> Program {
     let (identity, unknown_identity) = identity(child);
     let mut environment: BTreeMap<String, String> = BTreeMap::new();
     for variable in ["PATH", "LANG", "LC_ALL", "TZ", "HOME", "TERM"] {
@@ -279,9 +348,6 @@ fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, lim
     environment.insert("MULTUS_INSTANCE".into(), instance.to_string());
     environment.insert("MULTUS_CONFIG".into(), dirs.parameter_file(name).display().to_string());
     match child.heartbeat.method {
-        Method::SharedMemory => {
-            environment.insert("MULTUS_HEARTBEAT_FD".into(), HEARTBEAT_FD.to_string());
-        }
         Method::Notify => {
             // As systemd does; WATCHDOG_PID is set by the spawner, who knows the number.
             environment.insert("NOTIFY_SOCKET".into(), notify_address(child, name, dirs).to_string());
@@ -299,7 +365,10 @@ fn main_program(child: &ChildConfig, instance: u16, name: &str, dirs: &Dirs, lim
                 environment.insert("MULTUS_CONTROL_FILE".into(), path.display().to_string());
             }
         }
-        Method::None => {}
+        Method::SharedMemory | Method::None => {}
+    }
+    for (given, fd) in given.iter().zip(FIRST_GIVEN_FD..) {
+        environment.insert(given.variable().into(), fd.to_string());
     }
     for (variable, path) in dirs.variables() {
         environment.insert(variable.into(), path.display().to_string());
@@ -370,8 +439,14 @@ fn stage(child: &ChildConfig, instance: u16, path: &str) -> Option<Stage> {
 }
 
 /// Variables of the main program that its commands do not get.
-const PRIVATE: [&str; 5] =
-    ["MULTUS_HEARTBEAT_FD=", "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "MULTUS_CONTROL_PORT=", "MULTUS_CONTROL_FILE="];
+const PRIVATE: [&str; 6] = [
+    "MULTUS_HEARTBEAT_FD=",
+    "MULTUS_IO_",
+    "NOTIFY_SOCKET=",
+    "WATCHDOG_USEC=",
+    "MULTUS_CONTROL_PORT=",
+    "MULTUS_CONTROL_FILE=",
+];
 
 fn helper_program(main: &Program, command: &[String], word: &str, identity: Option<Identity>) -> Program {
     let path = main.environment.iter().find_map(|v| v.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
@@ -467,17 +542,26 @@ mod tests {
             "command = [\"/bin/pump\", \"-x\"]\nuser = \"0\"\n[limits]\nopen_files = 8\nprocesses = 3\n\
              [check]\ncommand = [\"true\"]\n[environment]\nLEVEL = \"3\"\n",
         );
-        let plan = plan(&child, 0, &dirs, false);
+        let plan = plan(&child, 0, &dirs, false, IoRole::Owns);
         let program: Program = serde_json::from_slice(&plan.program).unwrap();
         assert_eq!(program.paths, [PathBuf::from("/bin/pump")]);
         assert_eq!(program.identity, Some(Identity { uid: 0, gid: 0, groups: vec![] }));
         assert_eq!(program.limits, [(libc::RLIMIT_NOFILE, 8), (libc::RLIMIT_NPROC, 3)]);
-        for expected in ["MULTUS_NAME=pump", "MULTUS_CONFIG=/c/config/pump.toml", "LEVEL=3", "MULTUS_HEARTBEAT_FD=3"] {
+        for expected in [
+            "MULTUS_NAME=pump",
+            "MULTUS_CONFIG=/c/config/pump.toml",
+            "LEVEL=3",
+            "MULTUS_HEARTBEAT_FD=3",
+            "MULTUS_IO_IMAGE_FD=4",
+            "MULTUS_IO_REQUEST_FD=5",
+        ] {
             assert!(program.environment.iter().any(|v| v == expected), "{expected}");
         }
         let check: Program = serde_json::from_slice(&plan.jobs[&(Job::Check as u8)].program).unwrap();
         assert_eq!(check.identity, program.identity, "a check acts as the child");
-        assert!(check.environment.iter().all(|v| !v.starts_with("MULTUS_HEARTBEAT_FD")));
+        assert!(
+            check.environment.iter().all(|v| !v.starts_with("MULTUS_HEARTBEAT_FD") && !v.starts_with("MULTUS_IO_"))
+        );
         assert!(check.paths.iter().any(|p| p.ends_with("bin/true")));
     }
 
@@ -486,7 +570,7 @@ mod tests {
         let dirs = Dirs::resolve(&DirFlags::default());
         let text = "command = [\"/bin/pump\"]\ninstances = 2\nuser = \"0\"\ncheck.tcp = \"localhost:80\"\n\
                     [heartbeat]\nmethod = \"control-port\"\nport = 5000\n";
-        let plan = plan(&child(text), 1, &dirs, true);
+        let plan = plan(&child(text), 1, &dirs, true, IoRole::None);
         assert_eq!(plan.feed, Some(Feed::ControlPort(5001)));
         let main: Program = serde_json::from_slice(&plan.program).unwrap();
         assert!(main.environment.iter().any(|v| v == "MULTUS_CONTROL_PORT=5001"));
@@ -499,7 +583,7 @@ mod tests {
     #[test]
     fn an_unknown_user_is_named() {
         let dirs = Dirs::resolve(&DirFlags::default());
-        let plan = plan(&child("command = [\"/bin/pump\"]\nuser = \"no-such-user\"\n"), 0, &dirs, true);
+        let plan = plan(&child("command = [\"/bin/pump\"]\nuser = \"no-such-user\"\n"), 0, &dirs, true, IoRole::None);
         let program: Program = serde_json::from_slice(&plan.program).unwrap();
         assert_eq!(program.unknown_identity.as_deref(), Some("user \"no-such-user\""));
     }

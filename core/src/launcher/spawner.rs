@@ -26,7 +26,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Gid, Uid};
 
-use super::plan::{HEARTBEAT_FD, Program, Step};
+use super::plan::{FIRST_GIVEN_FD, Program, Step};
 use crate::stage;
 use crate::sys::{self, Side};
 
@@ -36,8 +36,8 @@ pub const ARGUMENT: &str = "--spawner";
 const SOCKET_FD: RawFd = 3;
 /// Longest program description; the socket's buffer is larger (212,992 bytes by default).
 const MAX_MESSAGE: usize = 160 * 1024;
-const HAS_HEARTBEAT: u8 = 1;
-const HAS_CGROUP: u8 = 2;
+/// Descriptors of one message: output twice, report, cgroup, and what the program is given.
+const MOST_FDS: usize = 12;
 
 /// Descriptors that go with a request.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ pub struct Descriptors<'a> {
     pub stderr: BorrowedFd<'a>,
     /// Where a failed start is reported.
     pub report: BorrowedFd<'a>,
-    /// Its heartbeat page.
-    pub heartbeat: Option<BorrowedFd<'a>>,
+    /// What it is given, from [`FIRST_GIVEN_FD`] on.
+    pub given: Vec<BorrowedFd<'a>>,
     /// Directory of the cgroup (version 2) it is made in.
     pub cgroup: Option<BorrowedFd<'a>>,
 }
@@ -97,18 +97,12 @@ impl Spawner {
     /// What the socket refused; `EAGAIN` when the spawner lags behind.
     pub fn ask(&self, tag: u64, program: &[u8], fds: &Descriptors<'_>) -> io::Result<()> {
         let mut raw = vec![fds.stdout.as_raw_fd(), fds.stderr.as_raw_fd(), fds.report.as_raw_fd()];
-        let mut flags = 0;
-        for (fd, flag) in [(&fds.heartbeat, HAS_HEARTBEAT), (&fds.cgroup, HAS_CGROUP)] {
-            if let Some(fd) = fd {
-                raw.push(fd.as_raw_fd());
-                flags |= flag;
-            }
-        }
-        if program.len() > MAX_MESSAGE - 16 {
+        raw.extend(fds.given.iter().chain(&fds.cgroup).map(AsRawFd::as_raw_fd));
+        if program.len() > MAX_MESSAGE - 16 || raw.len() > MOST_FDS {
             return Err(io::Error::from_raw_os_error(libc::E2BIG));
         }
         let mut head = [0u8; 16];
-        head[0] = flags;
+        head[0] = fds.cgroup.is_some().into();
         head[8..].copy_from_slice(&tag.to_le_bytes());
         let parts = [IoSlice::new(&head), IoSlice::new(program)];
         sendmsg::<()>(
@@ -203,14 +197,12 @@ pub fn run() -> i32 {
         if length < 16 || fds.len() < 3 {
             continue;
         }
-        let has = |flag| buffer[0] & flag != 0;
-        let cgroup = if has(HAS_CGROUP) { fds.pop() } else { None };
-        let heartbeat = if has(HAS_HEARTBEAT) { fds.pop() } else { None };
+        let cgroup = if buffer[0] == 1 { fds.pop() } else { None };
         let answer = match make(cgroup.as_ref()) {
             Ok(Side::Parent(pid)) => pid,
             Ok(Side::Child) => {
-                let [stdout, stderr, report] = &fds[..] else { sys::exit_now(127) };
-                become_program(&buffer[16..length], [stdout, stderr], report, heartbeat.as_ref(), daemon.as_raw())
+                let [stdout, stderr, report, given @ ..] = &fds[..] else { sys::exit_now(127) };
+                become_program(&buffer[16..length], [stdout, stderr], report, given, daemon.as_raw())
             }
             Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
         };
@@ -228,7 +220,7 @@ fn make(cgroup: Option<&OwnedFd>) -> io::Result<Side> {
 }
 
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
-    let mut space = nix::cmsg_space!([RawFd; 5]);
+    let mut space = nix::cmsg_space!([RawFd; MOST_FDS]);
     let mut parts = [IoSliceMut::new(buffer)];
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     let mut fds = Vec::new();
@@ -241,17 +233,11 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>),
 }
 
 /// The copy's way to the program. Does not return.
-fn become_program(
-    program: &[u8],
-    output: [&OwnedFd; 2],
-    report: &OwnedFd,
-    heartbeat: Option<&OwnedFd>,
-    daemon: i32,
-) -> ! {
+fn become_program(program: &[u8], output: [&OwnedFd; 2], report: &OwnedFd, given: &[OwnedFd], daemon: i32) -> ! {
     // Away from the low numbers first, which are about to be overwritten.
     let high = |fd: &OwnedFd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(64)).map(own);
     let Ok(report) = high(report) else { sys::exit_now(127) };
-    let failure = prepare(program, output, &report, heartbeat, daemon);
+    let failure = prepare(program, output, &report, given, daemon);
     let (step, errno) = failure;
     let mut message = [0u8; 8];
     message[0] = step as u8;
@@ -261,14 +247,8 @@ fn become_program(
 }
 
 /// Does everything up to and including exec; what failed, if it returns.
-fn prepare(
-    program: &[u8],
-    output: [&OwnedFd; 2],
-    report: &OwnedFd,
-    heartbeat: Option<&OwnedFd>,
-    daemon: i32,
-) -> (Step, Errno) {
-    match try_prepare(program, output, report, heartbeat, daemon) {
+fn prepare(program: &[u8], output: [&OwnedFd; 2], report: &OwnedFd, given: &[OwnedFd], daemon: i32) -> (Step, Errno) {
+    match try_prepare(program, output, report, given, daemon) {
         Ok(never) => match never {},
         Err(failure) => failure,
     }
@@ -278,7 +258,7 @@ fn try_prepare(
     program: &[u8],
     output: [&OwnedFd; 2],
     report: &OwnedFd,
-    heartbeat: Option<&OwnedFd>,
+    given: &[OwnedFd],
     daemon: i32,
 ) -> Result<std::convert::Infallible, (Step, Errno)> {
     let at = |step: Step| move |errno: Errno| (step, errno);
@@ -287,8 +267,8 @@ fn try_prepare(
 
     nix::unistd::setsid().map_err(at(Step::Session))?;
     sys::default_signals();
-    descriptors(output, heartbeat).map_err(at(Step::Session))?;
-    sys::close_on_exec_from(if heartbeat.is_some() { HEARTBEAT_FD + 1 } else { 3 }).map_err(io_at(Step::Session))?;
+    let after_given = descriptors(output, given).map_err(at(Step::Session))?;
+    sys::close_on_exec_from(after_given).map_err(io_at(Step::Session))?;
 
     for file in &program.join {
         std::fs::write(file, "0").map_err(io_at(Step::Cgroup))?;
@@ -313,22 +293,25 @@ fn try_prepare(
     Err(execute(&program, report))
 }
 
-fn descriptors(output: [&OwnedFd; 2], heartbeat: Option<&OwnedFd>) -> Result<(), Errno> {
+/// Puts all descriptors in their places; the first number after them.
+fn descriptors(output: [&OwnedFd; 2], given: &[OwnedFd]) -> Result<RawFd, Errno> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
     let high = |fd: &OwnedFd| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(64)).map(own);
     let null = open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
     let [stdout, stderr] = [high(output[0])?, high(output[1])?];
-    let heartbeat = heartbeat.map(high).transpose()?;
+    let given = given.iter().map(high).collect::<Result<Vec<_>, _>>()?;
     let null = high(&null)?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&stdout)?;
     nix::unistd::dup2_stderr(&stderr)?;
-    if let Some(heartbeat) = heartbeat {
-        // Whatever this process had as descriptor 3 (its socket) is replaced, and never touched again.
-        let mut target = std::mem::ManuallyDrop::new(own(HEARTBEAT_FD));
-        nix::unistd::dup2(&heartbeat, &mut target)?;
+    let mut place = FIRST_GIVEN_FD;
+    for fd in &given {
+        // Whatever this process had under this number (its socket is 3) is replaced, and never touched again.
+        let mut target = std::mem::ManuallyDrop::new(own(place));
+        nix::unistd::dup2(fd, &mut target)?;
+        place += 1;
     }
-    Ok(())
+    Ok(place)
 }
 
 fn set_limit(resource: u32, value: u64) -> Result<(), Errno> {

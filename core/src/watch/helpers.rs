@@ -19,6 +19,8 @@ pub enum Helper {
     Control = 3,
     /// Turns notices of programs into beats.
     Adapters = 4,
+    /// Writes the safe values of outputs when multus-io does not.
+    Guard = 5,
 }
 
 /// How often a helper that can be replaced is replaced.
@@ -26,7 +28,7 @@ pub const SPARES: usize = 2;
 
 impl Helper {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Launcher, Self::Evidence, Self::Log, Self::Control, Self::Adapters];
+    pub const ALL: [Self; 6] = [Self::Launcher, Self::Evidence, Self::Log, Self::Control, Self::Adapters, Self::Guard];
 
     /// Its name, as in the name of the thread.
     pub const fn as_str(self) -> &'static str {
@@ -36,17 +38,19 @@ impl Helper {
             Self::Log => "log",
             Self::Control => "control",
             Self::Adapters => "adapters",
+            Self::Guard => "guard",
         }
     }
 
-    /// The lane of its n-th thread in the daemon's own page, 1 to 9.
+    /// The lane of its n-th thread in the daemon's own page, 1 to 10.
     pub const fn lane(self, spare: usize) -> usize {
         match self {
             Self::Launcher => 1,
             Self::Control => 2,
             Self::Adapters => 3,
-            Self::Evidence => 4 + spare,
-            Self::Log => 4 + SPARES + 1 + spare,
+            Self::Guard => 4,
+            Self::Evidence => 5 + spare,
+            Self::Log => 5 + SPARES + 1 + spare,
         }
     }
 
@@ -56,13 +60,14 @@ impl Helper {
         const S: u64 = 1_000_000_000;
         match self {
             Self::Launcher | Self::Evidence | Self::Adapters => 10 * S,
-            Self::Log | Self::Control => 30 * S,
+            // A bus that hangs may take a second for each of its chips.
+            Self::Log | Self::Control | Self::Guard => 30 * S,
         }
     }
 
     const fn spares(self) -> usize {
         match self {
-            Self::Launcher | Self::Control | Self::Adapters => 0,
+            Self::Launcher | Self::Control | Self::Adapters | Self::Guard => 0,
             Self::Evidence | Self::Log => SPARES,
         }
     }
@@ -81,7 +86,7 @@ pub(super) enum Verdict {
 
 #[derive(Debug)]
 pub(super) struct Helpers {
-    watched: [Watched; 5],
+    watched: [Watched; 6],
     stuck: u64,
 }
 
@@ -180,7 +185,7 @@ mod tests {
         let mut verdicts = Vec::new();
         for second in 1..100 {
             let now = MonoNs(second * s);
-            for helper in [Helper::Launcher, Helper::Log, Helper::Control, Helper::Adapters] {
+            for helper in [Helper::Launcher, Helper::Log, Helper::Control, Helper::Adapters, Helper::Guard] {
                 page.lane(helper.lane(0)).beat_at(now);
             }
             verdicts.extend(std::iter::from_fn(|| helpers.check(now, reader)).map(|v| (second, v)));
@@ -223,6 +228,6 @@ mod tests {
         let mut lanes: Vec<usize> =
             Helper::ALL.iter().flat_map(|h| (0..=h.spares()).map(|spare| h.lane(spare))).collect();
         lanes.sort_unstable();
-        assert_eq!(lanes, (1..=9).collect::<Vec<_>>());
+        assert_eq!(lanes, (1..=10).collect::<Vec<_>>());
     }
 }

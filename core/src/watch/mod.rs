@@ -8,6 +8,7 @@
 //! bounded by the number of slots. What must be slow is somebody else's: see the table in the crate's documentation.
 
 mod helpers;
+mod outputs;
 mod publish;
 mod source;
 mod timer;
@@ -24,23 +25,26 @@ use multus_ipc::status::DaemonRecord;
 use multus_ipc::text::{Name, Text};
 use multus_ipc::words::EventKind;
 use multus_ipc::{MonoNs, event_ring, force, histogram, status};
-use multus_supervisor::{Command, Event, List, Policy, Refusal, Settings, Supervisor, World as _};
+use multus_supervisor::{Child, Command, Event, List, Policy, Refusal, Settings, Supervisor, Told, World as _};
 
 use crate::adapters::{Report, What};
-use crate::evidence;
 use crate::launcher::{Answer, Order};
 use crate::sys;
 use crate::wake::Wake;
+use crate::{evidence, guard};
 pub use helpers::{Helper, SPARES};
 /// Slots that the watch thread can tell apart.
 pub const MAX_SLOTS: usize = source::MAX_SLOTS;
 use helpers::{Helpers, Verdict};
+use outputs::{Act, Outputs, Scanner};
 use source::Source;
 use timer::Timer;
 use world::Real;
 
-/// Outputs of one child that can be forced.
+/// Outputs that one child can name in `safe_state.outputs`. Those that it owns by `hardware.toml` are forced without that.
 pub const MAX_OUTPUTS: usize = 16;
+/// Outputs that people can hold at a value.
+pub const MAX_HELD: usize = 64;
 
 /// What the control thread asks of the watch thread.
 #[allow(
@@ -68,6 +72,12 @@ pub enum Ask {
     Reloaded { changed: u64, removed: u64, refused: u64 },
     /// The machine is to be started anew in so many ns; `None`: no longer.
     Reboot(Option<u64>),
+    /// There are lines, which the child in this slot drives (if it is configured) and must put into force within so many ns;
+    /// `None`: there are none.
+    Lines(Option<(Option<usize>, u64)>),
+    /// Hold an output at a value for a person, or no longer: it has the value that its owner asks for. The place is one of
+    /// [`MAX_HELD`].
+    Hold { place: usize, output: Output, held: bool },
     /// Stop everything and end.
     Shutdown,
 }
@@ -118,8 +128,16 @@ pub struct Parts {
     pub status: &'static [multus_ipc::sync::AtomicU64],
     /// Words of the event ring.
     pub events: &'static [multus_ipc::sync::AtomicU64],
-    /// Words of the force page, [`MAX_OUTPUTS`] entries a slot.
+    /// Words of the force page: [`MAX_OUTPUTS`] entries a slot, then [`MAX_HELD`].
     pub force: &'static [multus_ipc::sync::AtomicU64],
+    /// The process image.
+    pub image: multus_ipc::io::Reader<'static>,
+    /// To the guard of the outputs.
+    pub guard: rtrb::Producer<(guard::Order, MonoNs)>,
+    /// From it.
+    pub secured: rtrb::Consumer<guard::Secured>,
+    /// Wakes the guard.
+    pub wake_guard: Arc<Wake>,
     /// To and from the launcher.
     pub orders: rtrb::Producer<Order>,
     /// From the launcher.
@@ -174,6 +192,13 @@ pub struct Watch {
     answers: rtrb::Consumer<Answer>,
     requests: rtrb::Consumer<Request>,
     reports: rtrb::Consumer<crate::adapters::Report>,
+    secured: rtrb::Consumer<guard::Secured>,
+    outputs: Outputs,
+    /// Slot of the child that runs multus-io.
+    scanner: Option<usize>,
+    image: multus_ipc::io::Reader<'static>,
+    /// Refused requests that were told.
+    refused_requests: u64,
     wake: Arc<Wake>,
     daemon: DaemonRecord,
     lateness: [u64; histogram::BUCKETS],
@@ -204,7 +229,7 @@ impl Watch {
             Arc::clone(&parts.table),
             status,
             event_ring::Writer::new(parts.events),
-            force::Writer::new(parts.force),
+            force::Writer::new(parts.force, slots * MAX_OUTPUTS + MAX_HELD, slots),
             world::Outlets {
                 orders: parts.orders,
                 attention: parts.attention,
@@ -215,6 +240,8 @@ impl Watch {
                 wake_evidence: parts.wake_evidence,
                 wake_log: parts.wake_log,
                 wake_control: parts.wake_control,
+                guard: parts.guard,
+                wake_guard: parts.wake_guard,
             },
         );
         let daemon = DaemonRecord {
@@ -232,6 +259,11 @@ impl Watch {
             answers: parts.answers,
             requests: parts.requests,
             reports: parts.reports,
+            secured: parts.secured,
+            outputs: Outputs::none(),
+            scanner: None,
+            image: parts.image,
+            refused_requests: 0,
             wake: parts.wake,
             daemon,
             lateness: [0; histogram::BUCKETS],
@@ -254,7 +286,8 @@ impl Watch {
         self.turn(MonoNs::now());
         self.faults_when_armed = sys::thread_page_faults();
         loop {
-            let next = self.supervisor.next_deadline().min(self.helpers.next()).min(self.tick_at);
+            let next =
+                self.supervisor.next_deadline().min(self.helpers.next()).min(self.tick_at).min(self.outputs.next());
             self.timer.arm(self.doomed.map_or(next, |end| end.min(next)));
             match self.poll.poll(&mut events, None) {
                 Ok(()) => {}
@@ -314,12 +347,47 @@ impl Watch {
             self.supervisor.handle(Event::EvidenceCollected { slot, generation }, now, &mut self.world);
         }
         self.supervisor.handle_timeout(now, &mut self.world);
+        self.watch_outputs(now);
         self.watch_helpers(now);
         if now >= self.tick_at {
             self.tick(now);
         }
         self.world.publish(&self.supervisor);
         self.world.wake_others();
+    }
+
+    /// Whether multus-io does its work; else the guard does.
+    fn watch_outputs(&mut self, now: MonoNs) {
+        while let Ok(guard::Secured { failed, took_ns }) = self.secured.pop() {
+            self.world.record(None, EventKind::OutputsSecured, [failed, took_ns, 0, 0]);
+        }
+        let child = self.scanner.and_then(|slot| self.supervisor.child(slot));
+        let (scanner, generation) = (Scanner::of(child), child.map_or(0, Child::generation));
+        let (acknowledged, forced) = (self.image.acknowledged().0, self.image.forced());
+        let changes = self.world.force_changes();
+        match self.outputs.look(now, (scanner, generation), changes, acknowledged, &forced) {
+            None => {}
+            Some(Act::LetGo) => self.world.guard(guard::Order::LetGo, now),
+            Some(Act::Secure) => self.secure(now),
+            Some(Act::Unsafe(lines)) => self.world.record(None, EventKind::OutputsUnsafe, [lines, 0, 0, 0]),
+            Some(Act::Safe) => self.world.record(None, EventKind::OutputsSafe, [0; 4]),
+            Some(Act::Accuse(ns)) => {
+                // Also of one that is snoozed or stopping: the outputs wait for no verdict.
+                self.secure(now);
+                if let Some(slot) = self.scanner {
+                    let told = Told::Unacknowledged(ns);
+                    self.supervisor.handle(Event::Told { slot, generation, told }, now, &mut self.world);
+                }
+            }
+        }
+    }
+
+    /// multus-io has no say any more: what it writes while it is looked into could be wrong.
+    fn secure(&mut self, now: MonoNs) {
+        if let Some(slot) = self.scanner {
+            self.world.kill_now(slot);
+        }
+        self.world.guard(guard::Order::Secure, now);
     }
 
     fn take_answers(&mut self, now: MonoNs) {
@@ -376,6 +444,19 @@ impl Watch {
                 }
                 Ask::Reboot(None) => {
                     world.record(None, EventKind::RebootCancelled, [0; 4]);
+                    Ok(())
+                }
+                Ask::Lines(lines) => {
+                    self.scanner = lines.and_then(|(slot, _)| slot);
+                    if self.outputs.configure(lines.map(|(_, ack_ns)| ack_ns)).is_some() {
+                        world.guard(guard::Order::Secure, now);
+                    }
+                    Ok(())
+                }
+                Ask::Hold { place, output, held } => {
+                    world.hold(place, held.then_some(output), now);
+                    let kind = if held { EventKind::OutputForced } else { EventKind::OutputReleased };
+                    world.record_output(kind, &output.name, output.value);
                     Ok(())
                 }
                 Ask::Shutdown => {
@@ -443,6 +524,12 @@ impl Watch {
             if let Some(generation) = self.world.unpolled(slot) {
                 self.process_event(slot, generation, now);
             }
+        }
+        let refused = self.image.refused();
+        let new = refused.saturating_sub(self.refused_requests);
+        self.refused_requests = refused;
+        if new > 0 {
+            self.world.record(None, EventKind::RequestsRefused, [new, 0, 0, 0]);
         }
         // Every slot once in two seconds, whatever their number.
         let turns = slots.div_ceil(STATISTICS_BATCH).max(2);

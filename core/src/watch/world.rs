@@ -13,18 +13,18 @@ use multus_ipc::status::{self, DaemonRecord};
 use multus_ipc::text::{Name, Text};
 use multus_ipc::time::unix_ns;
 use multus_ipc::words::{EventKind, FaultKind};
-use multus_ipc::{MonoNs, checkpoint, force, histogram};
+use multus_ipc::{MonoNs, checkpoint, force, futex, histogram};
 use multus_supervisor::{Child, Event, ExitStatus, Job, State, Supervisor, Told, World};
 
 use super::publish::SlotView;
 use super::source::{Source, short};
 use super::{MAX_OUTPUTS, Output, Reply};
 use crate::adapters::{Attention, Main};
-use crate::evidence;
 use crate::launcher::plan::Step;
 use crate::launcher::{Order, exec_failure};
 use crate::sys::{self, Usage};
 use crate::wake::Wake;
+use crate::{evidence, guard};
 
 /// Where effects go.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(super) struct Outlets {
     pub(super) wake_evidence: Arc<Wake>,
     pub(super) wake_log: Arc<Wake>,
     pub(super) wake_control: Arc<Wake>,
+    pub(super) guard: rtrb::Producer<(guard::Order, MonoNs)>,
+    pub(super) wake_guard: Arc<Wake>,
 }
 
 #[derive(Debug)]
@@ -269,6 +271,7 @@ impl Real {
         let Some(view) = self.slots.get_mut(slot) else { return };
         if view.name != name {
             *view = SlotView::default();
+            self.force.define_owner(slot, &name, now);
         }
         view.name = name;
         view.instance = instance;
@@ -283,6 +286,16 @@ impl Real {
         self.changed(slot);
     }
 
+    /// Holds an output at a value for a person, or no longer.
+    pub(super) fn hold(&mut self, place: usize, output: Option<Output>, now: MonoNs) {
+        let entry = self.slots.len() * MAX_OUTPUTS + place;
+        match output {
+            Some(output) => self.force.define(entry, &output.name, output.value, force::OPERATOR, now),
+            None => self.force.clear(entry),
+        }
+        self.announce_force();
+    }
+
     /// Forces or releases the outputs of a slot as its child is.
     pub(super) fn force_as(&mut self, slot: usize, child: Option<&Child>, now: MonoNs) {
         self.set_forced(slot, child.is_none_or(Child::is_safe), now);
@@ -293,9 +306,48 @@ impl Real {
         for place in 0..outputs {
             self.force.set_forced(slot * MAX_OUTPUTS + place, forced, now);
         }
-        if outputs > 0 {
-            self.force.announce();
+        self.force.set_owner_forced(slot, forced, now);
+        self.announce_force();
+    }
+
+    /// multus-io is woken at once: it writes before anything else is done about a fault.
+    ///
+    /// # Real time
+    /// A store and a system call that does not block.
+    fn announce_force(&mut self) {
+        self.force.announce();
+        futex::wake_all(self.force.change_word());
+    }
+
+    /// The change counter of the force page.
+    pub(super) fn force_changes(&self) -> u64 {
+        self.force.changes()
+    }
+
+    /// An order to the guard of the outputs.
+    pub(super) fn guard(&mut self, order: guard::Order, now: MonoNs) {
+        if self.out.guard.push((order, now)).is_err() {
+            self.overflows += 1;
         }
+        self.out.wake_guard.wake();
+    }
+
+    /// Ends a process at once, whatever else is done about it later.
+    ///
+    /// # Real time
+    /// A system call that does not block.
+    pub(super) fn kill_now(&self, slot: usize) {
+        let Some(process) = self.processes.get(slot).and_then(Option::as_ref) else { return };
+        for pidfd in [Some(&process.pidfd), process.main.as_ref()].into_iter().flatten() {
+            let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+
+    /// An event that names an output.
+    pub(super) fn record_output(&mut self, kind: EventKind, name: &Text<4>, value: f64) {
+        let (mono, unix, args) = (MonoNs::now().0, unix_ns(), [value.to_bits(), 0, 0, 0]);
+        self.events.push(&EventRecord { mono, unix, args, text: name.resized(), ..EventRecord::new(kind) });
+        self.recorded = true;
     }
 
     // ---- evidence -------------------------------------------------------------------------------------------------
@@ -565,6 +617,8 @@ impl World for Real {
         for place in 0..MAX_OUTPUTS {
             self.force.clear(slot * MAX_OUTPUTS + place);
         }
+        self.force.define_owner(slot, &Name::EMPTY, MonoNs(0));
+        self.announce_force();
         self.slots[slot] = SlotView::default();
         self.tell(Reply::Removed { slot });
     }

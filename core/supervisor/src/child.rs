@@ -207,6 +207,11 @@ impl Child {
         self.pid
     }
 
+    /// How its last process ended; `None` while it lives.
+    pub fn exit(&self) -> Option<ExitStatus> {
+        self.exit
+    }
+
     /// Whether its outputs are forced.
     pub fn is_safe(&self) -> bool {
         self.safe

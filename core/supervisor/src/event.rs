@@ -58,6 +58,8 @@ pub enum Told {
     Extend(u64),
     /// It is about to end by itself: its silence is no hang for the time that a stop may take.
     Stopping,
+    /// Outputs were forced, and it has not put that into force within so many ns: it is multus-io, and does not do its work.
+    Unacknowledged(u64),
     /// This process, which was proved to be one of its own, is its main process.
     Main(u32),
     /// It beat with a byte that does not follow the one before.

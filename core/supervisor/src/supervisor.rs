@@ -813,6 +813,9 @@ impl Supervisor {
                 let args = [u64::from(expected), u64::from(got), 0, 0];
                 return self.told_fault(slot, FaultKind::ControlByte, args, now, world);
             }
+            Told::Unacknowledged(ns) => {
+                return self.told_fault(slot, FaultKind::Unacknowledged, [ns, 0, 0, 0], now, world);
+            }
             Told::Deadline(ns) => child.deadline_ns = ns.max(LEAST_DEADLINE_NS),
             Told::Extend(ns) => {
                 let extended = MonoNs(now.0.saturating_add(ns));

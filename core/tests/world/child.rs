@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use multus_ipc::MonoNs;
 use multus_ipc::child::Heartbeat;
+use multus_ipc::io::Requester;
+use multus_ipc::io_child::{ENV_REQUEST_FD, Io};
 use multus_ipc::map::Mapping;
+use multus_ipc::text::Text;
 
 /// From beat to beat.
 const INTERVAL: Duration = Duration::from_millis(4);
@@ -33,6 +36,9 @@ pub(crate) fn main() {
         wait();
     }
     heartbeat.ready();
+    if behaviour == "outputs" {
+        drive(&heartbeat, &std::env::var("TEST_OUTPUTS").expect("outputs to drive"));
+    }
     beat(&heartbeat, Some(GOOD));
     if is_first() {
         misbehave(&behaviour, &heartbeat);
@@ -87,6 +93,34 @@ fn misbehave(behaviour: &str, heartbeat: &Heartbeat) {
             }
         }
         _ => scribble(behaviour),
+    }
+}
+
+/// Asks for the values of outputs, again and again: `DO1=1 AO1=2.5`. `raw:` before a name asks without looking whose it is.
+fn drive(heartbeat: &Heartbeat, wanted: &str) -> ! {
+    let io = Io::from_env();
+    let page = multus_ipc::descriptor::from_env(ENV_REQUEST_FD).expect("a descriptor");
+    let page = page.map(|page| Mapping::writable(page.as_fd()).expect("own page"));
+    loop {
+        for (name, value) in wanted.split(' ').filter_map(|pair| pair.split_once('=')) {
+            let value: f64 = value.parse().expect("a number");
+            match (name.strip_prefix("raw:"), &page, io.image()) {
+                (Some(name), Some(page), Some(image)) => {
+                    if let Some((layout, line)) = image.find(&Text::new(name)) {
+                        let page = Requester::new(page.words()).expect("own page");
+                        page.ask(layout, line, value, MonoNs::now());
+                    }
+                }
+                // Not there before multus-io has started, nor while it defines lines anew.
+                _ => {
+                    if let Some(output) = io.output(name) {
+                        let _ = output.set(value);
+                    }
+                }
+            }
+        }
+        heartbeat.beat();
+        thread::sleep(INTERVAL);
     }
 }
 

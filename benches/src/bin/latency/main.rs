@@ -13,6 +13,7 @@ mod crash;
 mod faults;
 mod floor;
 mod hang;
+mod io;
 mod kernel;
 mod load;
 mod options;
@@ -126,6 +127,17 @@ fn measure(setup: &Setup, options: &Options, report: &mut Report) -> Result<(), 
         progress("hangs of children that beat by sd_notify and by control port");
         adapters::measure(setup, repetitions, report)?;
         standing::notify_cost(setup, report)?;
+    }
+    if options.wants("io") {
+        for condition in Condition::ALL {
+            if condition == Condition::Loaded && !Load::is_available() {
+                report.skipped("outputs and inputs under load", "", "stress-ng is not installed");
+                continue;
+            }
+            let _load = if condition == Condition::Loaded { Some(Load::start()?) } else { None };
+            progress(&format!("{}: outputs and inputs", condition.as_str()));
+            io::measure(setup, condition, repetitions, report)?;
+        }
     }
     if options.wants("pages") {
         progress("multus-control: answers, cost, flood");

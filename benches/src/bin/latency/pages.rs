@@ -65,7 +65,7 @@ pub(crate) fn measure(setup: &Setup, repetitions: u64, report: &mut Report) -> R
         ),
         config: format!("[web]\nlisten = [\"127.0.0.1:{port}\"]\n[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n"),
     };
-    let mut world = World::start_with(setup, &[hanger, others], CHILDREN, &[control])?;
+    let mut world = World::start_with(setup, &[hanger, others], CHILDREN, &[control], None)?;
     let browser = Browser::set_up(&world, port)?;
     let pid = world.status()?.children.iter().find(|c| c.name == NAME).and_then(|c| c.pid).ok_or("no process")?;
 

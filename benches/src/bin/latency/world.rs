@@ -14,6 +14,7 @@ use multus_contract::api::event::Event;
 use multus_contract::api::status::Status;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 pub(crate) type Failure = Box<dyn Error>;
@@ -86,11 +87,17 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 impl World {
     /// Starts the daemon and waits until all children run. `slots` of the board beyond those of the children are free.
     pub(crate) fn start(setup: &Setup, specs: &[Spec], slots: usize) -> Result<Self, Failure> {
-        Self::start_with(setup, specs, slots, &[])
+        Self::start_with(setup, specs, slots, &[], None)
     }
 
-    /// As [`Self::start`], with further children.
-    pub(crate) fn start_with(setup: &Setup, specs: &[Spec], slots: usize, extras: &[Extra]) -> Result<Self, Failure> {
+    /// As [`Self::start`], with further children, and with lines as in `hardware.toml`.
+    pub(crate) fn start_with(
+        setup: &Setup,
+        specs: &[Spec],
+        slots: usize,
+        extras: &[Extra],
+        hardware: Option<&str>,
+    ) -> Result<Self, Failure> {
         let board = Board::create(slots)?;
         let dir = tempfile::Builder::new().prefix("multus-bench.").tempdir()?;
         for sub in ["config/children", "config/config", "run", "log", "state"] {
@@ -103,6 +110,9 @@ impl World {
             fs::write(dir.path().join("config/config").join(&file), &extra.config)?;
         }
         fs::write(dir.path().join("config/multusd.toml"), daemon_file(instances))?;
+        if let Some(hardware) = hardware {
+            fs::write(dir.path().join("config/hardware.toml"), hardware)?;
+        }
         for spec in specs {
             let file = dir.path().join("config/children").join(format!("{}.toml", spec.name));
             fs::write(file, child_file(setup, spec, &board))?;
@@ -136,7 +146,12 @@ impl World {
     }
 
     pub(crate) fn status(&self) -> Result<Status, Failure> {
-        Ok(Client::connect(&self.socket())?.request_as(&Request::Status { name: None })?)
+        self.ask(&Request::Status { name: None })
+    }
+
+    /// What the daemon answers.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        Ok(Client::connect(&self.socket())?.request_as(request)?)
     }
 
     /// Events since the last call, or since all children ran.
@@ -200,6 +215,11 @@ impl World {
         Ok(())
     }
 
+    /// Its runtime directory.
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
     fn socket(&self) -> PathBuf {
         self.dir.path().join("run/control.sock")
     }
@@ -251,6 +271,6 @@ fn child_file(setup: &Setup, spec: &Spec, board: &Board) -> String {
 }
 
 /// A path as a TOML text. JSON's escapes are a part of TOML's.
-fn toml_text(path: &Path) -> String {
+pub(crate) fn toml_text(path: &Path) -> String {
     serde_json::Value::from(path.to_string_lossy()).to_string()
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::event::Event;
 
 /// What can be asked of the daemon. A `name` is that of an instance, or of a child for all its instances.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// The data is a [`super::status::Status`], with one child only if `name` says so.
@@ -59,6 +59,14 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// The data is a [`super::io::IoStatus`].
+    Io,
+    /// Ask for a value of an output that no child owns; on a simulated board, drive a digital input.
+    IoSet { name: String, value: f64 },
+    /// Hold an output at a value, whatever its owner asks for; a safe state goes before it.
+    IoForce { name: String, value: f64 },
+    /// Do so no longer.
+    IoRelease { name: String },
     /// Where the shared pages of the daemon are.
     Pages,
     /// The data is the version of the daemon, a text.

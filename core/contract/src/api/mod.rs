@@ -7,6 +7,7 @@ pub mod event;
 pub mod exit;
 pub mod human;
 pub mod intervals;
+pub mod io;
 pub mod report;
 pub mod status;
 pub mod time;

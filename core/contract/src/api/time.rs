@@ -10,6 +10,23 @@ pub fn format_rfc3339(unix_ns: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
+/// Both clocks at one moment, to tell wall times of monotonic ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// CLOCK_MONOTONIC, ns.
+    pub mono: u64,
+    /// Nanoseconds since 1970.
+    pub unix: u64,
+}
+
+impl Clock {
+    /// The wall time of a moment of CLOCK_MONOTONIC, as [`format_rfc3339`] writes it.
+    pub fn wall(self, mono: u64) -> String {
+        let unix = i128::from(self.unix) - (i128::from(self.mono) - i128::from(mono));
+        format_rfc3339(u64::try_from(unix).unwrap_or(0))
+    }
+}
+
 /// Reads what [`format_rfc3339`] writes, with any number of decimals: nanoseconds since 1970. `None` for anything else,
 /// offsets other than `Z` included.
 pub fn parse_rfc3339(text: &str) -> Option<u64> {

@@ -1,15 +1,16 @@
 //! What no single file can tell: names that collide, circles in `after`, outputs claimed twice, programs that are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::child::{ChildConfig, MOST_AFTER, Probe};
 use super::diagnose::nearest;
 use super::files::ReadChild;
+use super::hardware::HARDWARE_FILE;
 use super::program::find_program;
 use super::source::Positions;
 use super::units::quote;
-use super::{Diagnostic, Loaded, Severity};
+use super::{Config, Diagnostic, Loaded, Severity};
 
 /// Looks for every program that a child names. A missing one does not break the child: it may be there later.
 pub(crate) fn programs(children: &[ReadChild], loaded: &mut Loaded) {
@@ -175,6 +176,25 @@ fn outputs_claimed_twice(children: &[ReadChild]) -> Vec<Diagnostic> {
         }
     }
     findings
+}
+
+/// Lines that nobody drives.
+pub(crate) fn no_scanner(config: &Config) -> Option<Diagnostic> {
+    let (file, name) = (Path::new(HARDWARE_FILE), &config.daemon.io.child);
+    if config.hardware.is_none() || config.scanner().is_some() {
+        return None;
+    }
+    let known = config.children.iter().any(|child| child.name == *name);
+    let message = if known {
+        format!("the child {} drives the lines (io.child in multusd.toml), and may have one instance only", quote(name))
+    } else {
+        format!(
+            "no child {} is configured: nobody drives the lines, multusd holds the outputs at their safe values; \
+             configure one with command = [\"multus-io\"], or name it as io.child in multusd.toml",
+            quote(name)
+        )
+    };
+    Some(Diagnostic::of_file(Severity::Warning, None, file, message))
 }
 
 /// A control port, a file that is touched, a PID file tells of one instance only.

@@ -30,6 +30,8 @@ pub struct DaemonConfig {
     pub events: EventsConfig,
     /// How the machine is started anew.
     pub reboot: RebootConfig,
+    /// Who drives the outputs, and how it is watched.
+    pub io: IoConfig,
     /// What remains of the original multusd's interfaces.
     pub legacy: LegacyConfig,
     /// What children get that do not say otherwise.
@@ -46,6 +48,21 @@ pub struct RebootConfig {
 impl Default for RebootConfig {
     fn default() -> Self {
         Self { command: ["systemctl", "reboot"].map(str::to_owned).to_vec() }
+    }
+}
+
+/// Who drives the outputs of `hardware.toml`, and how it is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IoConfig {
+    /// The child that runs multus-io.
+    pub child: String,
+    /// Forced outputs must have their values so soon, 1 ms to 1 s; else multus-io is killed and multusd writes itself.
+    pub ack: Duration,
+}
+
+impl Default for IoConfig {
+    fn default() -> Self {
+        Self { child: "io".into(), ack: Duration::from_millis(5) }
     }
 }
 
@@ -198,6 +215,7 @@ fn read_root(root: &Section<'_>) -> DaemonConfig {
         log: log(root.section("log")),
         events: events(root.section("events")),
         reboot: reboot(root.section("reboot")),
+        io: io(root.section("io")),
         legacy: legacy(root.section("legacy")),
         defaults: defaults(root.section("defaults")),
     }
@@ -272,6 +290,16 @@ fn reboot(section: Section<'_>) -> RebootConfig {
     let reboot = RebootConfig { command: section.command("command").unwrap_or(RebootConfig::default().command) };
     section.finish();
     reboot
+}
+
+fn io(section: Section<'_>) -> IoConfig {
+    let default = IoConfig::default();
+    let io = IoConfig {
+        child: section.text("child").unwrap_or(default.child),
+        ack: section.duration("ack", Duration::from_millis(1)..=Duration::from_secs(1), default.ack),
+    };
+    section.finish();
+    io
 }
 
 fn legacy(section: Section<'_>) -> LegacyConfig {

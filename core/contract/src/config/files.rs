@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::child::{ChildConfig, Defaults};
 use super::source::Positions;
-use super::{Config, Diagnostic, Loaded, Severity, crosscheck, daemon, io_words, read_child};
+use super::{Config, Diagnostic, Loaded, Severity, crosscheck, daemon, hardware, io_words, read_child};
 
 /// One child that was read, and where its keys stand.
 #[derive(Debug)]
@@ -43,7 +43,19 @@ pub(crate) fn load(config_dir: &Path) -> Loaded {
     crosscheck::relations(&mut children, &mut loaded);
     loaded.config.children = children.into_iter().map(|child| child.config).collect();
     crosscheck::daemon(&daemon_positions, &mut loaded);
+    load_hardware(config_dir, &mut loaded);
     loaded
+}
+
+/// Owners that do not fit are told, and leave the lines as they are: what nobody may ask for has its safe value.
+fn load_hardware(config_dir: &Path, loaded: &mut Loaded) {
+    let mut found = hardware::load(config_dir, Some(&loaded.config.children));
+    loaded.diagnostics.append(&mut found.diagnostics);
+    loaded.hardware_is_broken = !found.is_missing && found.config.is_none();
+    loaded.config.hardware = found.config;
+    if let Some(finding) = crosscheck::no_scanner(&loaded.config) {
+        loaded.diagnostics.push(finding);
+    }
 }
 
 fn load_daemon(config_dir: &Path, loaded: &mut Loaded) -> Positions {
@@ -59,7 +71,7 @@ fn load_daemon(config_dir: &Path, loaded: &mut Loaded) -> Positions {
     };
     let (daemon, mut outcome) = daemon::read(&text, shown);
     loaded.diagnostics.append(&mut outcome.diagnostics);
-    loaded.config = Config { daemon, children: Vec::new() };
+    loaded.config = Config { daemon, ..Config::default() };
     outcome.positions
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use multus_ipc::io::LineKind;
+pub use multus_ipc::io::OPERATOR;
 use multus_ipc::io::{Definition, LINES};
 use multus_ipc::text::Text;
 
@@ -53,12 +54,11 @@ impl Default for HardwareConfig {
 }
 
 impl HardwareConfig {
-    /// The names of the child instances that own outputs, each once.
+    /// The names of those who own outputs, each once: child instances, and [`OPERATOR`].
     pub fn owners(&self) -> impl Iterator<Item = &str> {
-        let owner = |line: &LineConfig| line.owner.clone();
         (0..self.lines.len()).filter_map(move |i| {
-            let own = self.lines[i].owner.as_deref()?;
-            let first = self.lines.iter().position(|line| owner(line).as_deref() == Some(own));
+            let own = self.lines[i].owner()?;
+            let first = self.lines.iter().position(|line| line.owner() == Some(own));
             (first == Some(i)).then_some(own)
         })
     }
@@ -96,7 +96,7 @@ pub struct LineConfig {
     pub debounce: Duration,
     /// Of an output.
     pub safe: f64,
-    /// The child instance that may ask for values.
+    /// The child instance that may ask for values; `None`: a person, see [`Self::owner`].
     pub owner: Option<String>,
     /// Whether an output has the last value that was asked for until its owner asks anew, also after a restart.
     pub retained: bool,
@@ -115,12 +115,17 @@ pub struct LineConfig {
 }
 
 impl LineConfig {
+    /// Who may ask for values: a child instance, or [`OPERATOR`]; `None` for an input.
+    pub fn owner(&self) -> Option<&str> {
+        self.kind.is_output().then(|| self.owner.as_deref().unwrap_or(OPERATOR))
+    }
+
     /// As it stands in the image.
     pub fn definition(&self) -> Definition {
         Definition {
             name: Text::new(&self.name),
             unit: Text::new(&self.unit),
-            owner: Text::new(self.owner.as_deref().unwrap_or_default()),
+            owner: Text::new(self.owner().unwrap_or_default()),
             kind: self.kind,
             safe: self.safe,
             lowest: self.lowest,
@@ -225,7 +230,8 @@ pub struct LoadedHardware {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads `hardware.toml` of a configuration directory, and compares it with the children, if they are given.
+/// Reads `hardware.toml` of a configuration directory, and compares it with the children, if they are given. What does not
+/// fit them is an error that is told, and keeps the configuration.
 pub fn load(config_dir: &Path, children: Option<&[ChildConfig]>) -> LoadedHardware {
     let shown = Path::new(HARDWARE_FILE);
     let text = match read_text(&config_dir.join(HARDWARE_FILE)) {
@@ -237,11 +243,12 @@ pub fn load(config_dir: &Path, children: Option<&[ChildConfig]>) -> LoadedHardwa
         }
     };
     let (config, mut outcome) = read(&text, shown);
-    if let Some(children) = children {
-        outcome.diagnostics.extend(compare(&config, children, &outcome.positions));
+    // Whatever is wrong with owners, each line by itself is good.
+    let config = Some(config).filter(|_| !outcome.has_errors());
+    if let (Some(config), Some(children)) = (&config, children) {
+        outcome.diagnostics.extend(compare(config, children, &outcome.positions));
         outcome.diagnostics.sort_by_key(|d| (d.line, d.column));
     }
-    let config = Some(config).filter(|_| !outcome.has_errors());
     LoadedHardware { config, is_missing: false, diagnostics: outcome.diagnostics }
 }
 
@@ -570,16 +577,21 @@ fn compare(hardware: &HardwareConfig, children: &[ChildConfig], positions: &Posi
             report(Severity::Error, key, format!("no child instance {} is configured", quote(owner)), near);
             continue;
         };
-        if !child.safe_state.outputs.contains_key(&line.name) {
+        if let Some(value) = child.safe_state.outputs.get(&line.name).filter(|value| value.0 != line.safe) {
             let message = format!(
-                "{} does not name {} in safe_state.outputs: it is not forced when the child fails",
+                "safe_state.outputs of {} says {}: while multus-io itself is down, the output has safe = {}",
                 quote(owner),
-                line.name
+                value.0,
+                line.safe
             );
-            report(Severity::Warning, key, message, None);
+            report(Severity::Warning, format!("lines.{}.safe", line.name), message, None);
         }
     }
     for child in children {
+        if child.instance_names().any(|name| name == OPERATOR) {
+            let message = format!("{} stands for people, so no child may have this name", quote(OPERATOR));
+            report(Severity::Error, "lines".into(), message, None);
+        }
         for (name, value) in &child.safe_state.outputs {
             let place = format!("safe_state.outputs.{name} of the child {}", quote(&child.name));
             let Some(line) = hardware.lines.iter().find(|line| line.name == *name) else {
@@ -734,16 +746,18 @@ debonce = "5ms"
         for expected in [
             "hardware.toml:1: lines: safe_state.outputs.DO9 of the child \"led\": there is no line \"DO9\"",
             "hardware.toml:2: lines.DI1: safe_state.outputs.DI1 of the child \"modbus\": the line is an input",
-            "hardware.toml:4: warning: lines.DO2.owner: \"modbus\" does not name DO2 in safe_state.outputs",
             "hardware.toml:4: lines.DO2.owner: two owners: \"modbus\" here, and safe_state.outputs.DO2 of the child \"led\"",
             "hardware.toml:5: lines.DO3.owner: no child instance \"modbsu\" is configured; did you mean \"modbus\"?",
         ] {
             assert!(found.iter().any(|f| f.starts_with(expected)), "{expected}\n{found:#?}");
         }
-        assert_eq!((found.len(), loaded.config), (5, None), "{found:#?}");
+        assert_eq!((found.len(), loaded.config.is_some()), (4, true), "{found:#?}");
         let alone = load(dir.path(), None);
         let config = alone.config.expect("good by itself");
         assert_eq!(config.owners().collect::<Vec<_>>(), ["modbus", "modbsu"]);
+        let (people, _) =
+            parse("[lines]\nDO1 = { kind = \"digital-output\", gpio = 2, safe = \"off\" }\n", Path::new("h.toml"));
+        assert_eq!(people.owners().collect::<Vec<_>>(), [OPERATOR]);
         assert!(load(&dir.path().join("none"), None).is_missing);
     }
 }

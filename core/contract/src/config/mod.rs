@@ -5,7 +5,7 @@
 //!
 //! * A check reports every finding and fails unless [`Loaded::is_clean`].
 //! * The daemon does not start when [`Loaded::daemon_is_broken`]; a broken child is left out and reported, all others run.
-//! * On a reload the daemon keeps what it has of every child in [`Loaded::broken`].
+//! * On a reload the daemon keeps what it has of every child in [`Loaded::broken`], and of a broken `hardware.toml`.
 
 mod child;
 mod crosscheck;
@@ -31,11 +31,12 @@ pub use child::{
     ScheduleConfig, ServiceConfig, SnoozeOutputs, StopConfig, SupervisionConfig, name_fault,
 };
 pub use daemon::{
-    DaemonConfig, EventsConfig, LegacyConfig, LogConfig, LogLevel, RealtimeConfig, RebootConfig, StartsConfig,
-    TemperatureConfig,
+    DaemonConfig, EventsConfig, IoConfig, LegacyConfig, LogConfig, LogLevel, RealtimeConfig, RebootConfig,
+    StartsConfig, TemperatureConfig,
 };
 pub use diagnose::{Diagnostic, Severity};
 pub use edit::{EditError, replace_file, set_enabled};
+pub use hardware::HardwareConfig;
 pub use program::{ProgramError, find_program, find_program_in};
 pub use units::{format_duration, format_size, parse_duration, parse_size, signal_name, signal_names, signal_number};
 
@@ -46,6 +47,17 @@ pub struct Config {
     pub daemon: DaemonConfig,
     /// The children that can be used, by name.
     pub children: Vec<ChildConfig>,
+    /// Inputs and outputs; `None` without a file, and when it cannot be used.
+    pub hardware: Option<HardwareConfig>,
+}
+
+impl Config {
+    /// The instance that drives the outputs, if there are lines and it is configured.
+    pub fn scanner(&self) -> Option<&str> {
+        let drives = |child: &&ChildConfig| child.instances == 1 && child.name == self.daemon.io.child;
+        self.hardware.as_ref()?;
+        self.children.iter().find(drives).map(|child| child.name.as_str())
+    }
 }
 
 /// What [`load`] found.
@@ -57,6 +69,8 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// Names of children that have a file with an error and so are not in `config`.
     pub broken: BTreeSet<String>,
+    /// Whether `hardware.toml` is there but cannot be used.
+    pub hardware_is_broken: bool,
 }
 
 impl Loaded {
@@ -72,7 +86,8 @@ impl Loaded {
 
     /// The errors in the daemon's own configuration.
     pub fn daemon_errors(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.diagnostics.iter().filter(|d| d.child.is_none() && d.severity == Severity::Error)
+        let is_hardware = |d: &Diagnostic| d.file == Path::new(hardware::HARDWARE_FILE);
+        self.diagnostics.iter().filter(move |d| d.child.is_none() && d.severity == Severity::Error && !is_hardware(d))
     }
 
     /// One line for each finding and a summary, for people.
