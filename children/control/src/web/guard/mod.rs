@@ -19,7 +19,6 @@ mod body;
 mod forward;
 mod hosts;
 mod pulse;
-mod tls;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -35,13 +34,13 @@ use multus_child::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 
 use super::problem::Problem;
 use super::request::{HEADERS, Method, Request};
 use super::statics;
 use super::streams::STREAM;
 use super::{Config, Web};
+use crate::certificates::{Certificates, Files};
 use admission::{Admission, Ticket};
 use body::Body;
 use forward::Forward;
@@ -55,17 +54,9 @@ pub(crate) struct Guard {
     web: Arc<Web>,
     forward: Forward,
     hosts: Hosts,
-    tls: Option<Acceptor>,
+    tls: Option<Arc<Certificates>>,
     admission: Mutex<Admission>,
     large_bodies: Semaphore,
-}
-
-struct Acceptor(TlsAcceptor);
-
-impl std::fmt::Debug for Acceptor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Acceptor")
-    }
 }
 
 impl Guard {
@@ -75,7 +66,13 @@ impl Guard {
     /// Certificate or key cannot be used.
     pub(crate) fn new(web: Arc<Web>, config: &Config, socket: std::path::PathBuf) -> Result<Self, Error> {
         let tls = match config.tls.is_on() {
-            true => Some(Acceptor(tls::acceptor(&config.tls.certificate, &config.tls.key)?)),
+            true => Some(Certificates::load(Files {
+                part: "web.tls",
+                certificate: config.tls.certificate.clone(),
+                key: config.tls.key.clone(),
+                client_ca: None,
+                protocol: b"http/1.1",
+            })?),
             false => None,
         };
         let machine = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -87,6 +84,14 @@ impl Guard {
             admission: Mutex::default(),
             large_bodies: Semaphore::new(LARGE_BODIES),
         })
+    }
+
+    /// Takes over a renewed certificate, for ever.
+    pub(crate) async fn renew(&self) {
+        match &self.tls {
+            Some(certificates) => Arc::clone(certificates).watch().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Asks the workers something small, as a client would.
@@ -148,7 +153,7 @@ impl Guard {
         let work = async {
             match &self.tls {
                 None => self.serve(stream, ends, ticket).await,
-                Some(Acceptor(acceptor)) => match acceptor.accept(stream).await {
+                Some(certificates) => match certificates.acceptor().accept(stream).await {
                     Ok(stream) => self.serve(stream, ends, ticket).await,
                     Err(error) => log::debug!("TLS with {peer}: {error}"),
                 },
