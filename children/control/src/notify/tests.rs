@@ -457,6 +457,17 @@ fn mail_is_sent_over_tls_from_the_first_byte_to_a_server_of_the_named_authority(
 }
 
 #[test]
+fn a_test_does_not_wait_for_messages_that_fail_again_and_again() {
+    let fails = Target { command: vec!["/nonexistent/pager".into()], retries: 100, ..Target::default() };
+    let mut running = Running::start(&[("fails", fails)]);
+    (0..3).for_each(|seq| running.daemon.happens(fault(seq, "pump", "crash")));
+    until("it has failed", || (running.traffic().failures > 1).then_some(()));
+    assert!(running.test("fails").expect_err("it is not there").to_string().contains("No such file"));
+    assert_eq!(running.traffic().lost, 0, "the message is still tried");
+    running.end();
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused() {
     let refused = |target: Target| target.check().expect_err("it makes no sense");
     assert!(refused(Target::default()).contains("exactly one"));

@@ -56,6 +56,8 @@ pub(crate) struct Guard {
     hosts: Hosts,
     tls: Option<Arc<Certificates>>,
     admission: Mutex<Admission>,
+    /// Those that wait for a seat.
+    waiting: Arc<Semaphore>,
     large_bodies: Semaphore,
 }
 
@@ -82,6 +84,7 @@ impl Guard {
             hosts: Hosts::new(&config.hosts, &machine),
             tls,
             admission: Mutex::default(),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             large_bodies: Semaphore::new(LARGE_BODIES),
         })
     }
@@ -127,17 +130,28 @@ impl Guard {
     fn take(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
         let admitted = self.admission().admit(Instant::now(), peer.ip());
         let guard = Arc::clone(self);
-        match admitted {
-            Some(ticket) => drop(tokio::spawn(async move {
-                guard.connection(stream, peer, &ticket).await;
-                guard.admission().left(ticket.number);
-            })),
-            // The few bytes fit into the buffer of a new connection, so this never waits.
-            None if self.tls.is_none() => drop(tokio::spawn(async move {
-                let _ = stream.write_all(FULL).await;
-            })),
-            None => {}
-        }
+        // When all seats were taken just now, one is free to be given on in a moment: a flood does not keep anybody out.
+        let place = if admitted.is_none() { Arc::clone(&self.waiting).try_acquire_owned().ok() } else { None };
+        tokio::spawn(async move {
+            let mut admitted = admitted;
+            for _ in 0..if place.is_some() { TRIES } else { 0 } {
+                tokio::time::sleep(AGAIN).await;
+                admitted = guard.admission().admit(Instant::now(), peer.ip());
+                if admitted.is_some() {
+                    break;
+                }
+            }
+            drop(place);
+            match admitted {
+                Some(ticket) => {
+                    guard.connection(stream, peer, &ticket).await;
+                    guard.admission().left(ticket.number);
+                }
+                // The few bytes fit into the buffer of a new connection, so this never waits.
+                None if guard.tls.is_none() => drop(stream.write_all(FULL).await),
+                None => {}
+            }
+        });
     }
 
     fn admission(&self) -> std::sync::MutexGuard<'_, Admission> {
@@ -381,6 +395,10 @@ const MOST_HEADERS: usize = 64;
 const MOST_BODY: usize = 1 << 20;
 /// A log-in or a first set-up is far smaller.
 const MOST_BODY_OF_STRANGERS: usize = 16 * 1024;
+/// Connections that wait for a seat, how often they look, and from look to look.
+const WAITING: usize = 64;
+const TRIES: u32 = 10;
+const AGAIN: Duration = Duration::from_millis(25);
 /// Larger bodies than those of strangers, at one time.
 const LARGE_BODIES: usize = 16;
 /// A little less than the pulse gives, so that the client is told.

@@ -799,6 +799,9 @@ mod tests {
                 "outputs": { "type": "object", "additionalProperties": { "type": ["string", "boolean", "number"] } },
                 "secret_table": { "x-display-level": 0, "type": "string" },
                 "version": { "type": "string", "readOnly": true, "x-section": "About" },
+                "rising": { "type": "string", "format": "multus-version", "default": "1.0.0" },
+                "tunnel": { "type": "string", "format": "multus-text-file", "default": "client.conf" },
+                "login": { "type": "string", "format": "multus-text-file" },
                 "rules": { "type": "array", "items": { "type": "object" } },
                 "log": { "title": "Log", "description": "How it tells.", "x-edit-level": 0, "type": "object",
                     "properties": { "every": { "type": "integer" } } },
@@ -840,6 +843,9 @@ mod tests {
             ("wait", Kind::Duration, ""),
             ("outputs", Kind::Pairs, "DO1 = off"),
             ("version", Kind::Fixed, "1.0.7"),
+            ("rising", Kind::Fixed, ""),
+            ("tunnel", Kind::File, ""),
+            ("login", Kind::File, ""),
             ("rules", Kind::Toml, ""),
             ("log.every", Kind::Int, "3"),
         ];
@@ -912,6 +918,11 @@ mod tests {
             ("name", "much too long", "Too long: 13 characters, at most 8 are possible."),
             ("access", "own", "\"own\" is none of the possible words."),
             ("outputs", "DO1", "\"DO1\": expected NAME = VALUE."),
+            (
+                "tunnel",
+                "../users.toml",
+                "\"../users.toml\" is not the path of a file without . and ... It was client.conf by default.",
+            ),
         ] {
             let mut form = form(Caller::ADMIN);
             form.fill(&[(format!("v:{key}"), value.to_owned())]);
@@ -919,6 +930,15 @@ mod tests {
             assert_eq!((field.error.as_str(), field.value.as_str()), (error, value), "{key}");
             assert_eq!((form.wrong, form.changes().len()), (1, 0));
         }
+    }
+
+    #[test]
+    fn a_text_is_edited_where_its_file_is_named() {
+        let mut form = form(Caller::ADMIN);
+        form.link_texts(|key| format!("/texts/{key}"));
+        assert_eq!(field(&form, "tunnel").link, "/texts/tunnel", "by default");
+        assert_eq!(field(&form, "login").link, "", "it names none");
+        assert!(form.fields().all(|field| field.link.is_empty() || field.kind == Kind::File));
     }
 
     #[test]
