@@ -530,7 +530,7 @@ impl Open {
             let _ = writeln!(text, "core:     written by the kernel as its core_pattern says: {}", pattern.trim());
         }
         if let Some(end) = end {
-            let _ = writeln!(text, "process:  {}", describe::event(end, |_| None));
+            let _ = writeln!(text, "ended:    {}", describe::event(end, |_| None));
         }
         let times = record.map_or_else(
             || status::FaultTimes { last_beat: case.last_beat, detected: case.detected, ..status::FaultTimes::NONE },

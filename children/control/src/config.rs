@@ -1,5 +1,7 @@
 //! What `config/control.toml` may say. Each part of the program has its own table, and its struct stands beside its code.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use multus_child::{Error, Interval};
@@ -32,11 +34,15 @@ pub struct Configuration {
     pub settle: Interval,
     /// Whether a change is taken back when the child does not come back healthy.
     pub auto_roll_back: bool,
+    /// Folders in which parameters of a child may name text files to be edited as texts, by the name of the child, such as
+    /// vpn = ["/etc/openvpn/client"]. Its own folder, files/NAME in the configuration directory, needs no mention.
+    #[schemars(extend("x-edit-level" = 0))]
+    pub text_folders: BTreeMap<String, Vec<PathBuf>>,
 }
 
 impl Default for Configuration {
     fn default() -> Self {
-        Self { settle: Duration::from_secs(5).into(), auto_roll_back: false }
+        Self { settle: Duration::from_secs(5).into(), auto_roll_back: false, text_folders: BTreeMap::new() }
     }
 }
 
@@ -47,6 +53,12 @@ impl Default for Configuration {
 pub fn check(config: &Config) -> Result<(), Error> {
     if config.configuration.settle.duration() > Duration::from_secs(3600) {
         return Err("configuration.settle: at most 1h is possible".into());
+    }
+    for (child, folder) in config.configuration.text_folders.iter().flat_map(|(c, all)| all.iter().map(move |f| (c, f)))
+    {
+        if let Some(fault) = crate::service::configuration::folder_fault(folder) {
+            return Err(format!("configuration.text_folders.{child}: {}: {fault}", folder.display()).into());
+        }
     }
     config.history.check()?;
     config.mqtt.check()?;

@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod blocking;
+mod certificates;
 pub mod config;
 pub mod grpc;
 pub mod history;

@@ -51,6 +51,7 @@ pub(crate) fn run(config: Config, context: &Context) -> Result<(), Error> {
     let settings = Settings {
         settle: config.configuration.settle.duration(),
         auto_roll_back: config.configuration.auto_roll_back,
+        text_folders: config.configuration.text_folders.clone(),
     };
     let service = Service::new(Dirs::resolve(&DirFlags::default()), settings);
     let lane = |name| context.lane(name, Some(LANE_DEADLINE));

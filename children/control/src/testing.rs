@@ -65,6 +65,35 @@ impl Drop for Server {
     }
 }
 
+/// A certificate authority, and what it signs.
+pub(crate) struct Authority(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().expect("random numbers");
+        Self(rcgen::CertifiedIssuer::self_signed(parameters, key).expect("a good request"))
+    }
+
+    /// Its certificate in a file.
+    pub(crate) fn file(&self, path: PathBuf) -> PathBuf {
+        std::fs::write(&path, self.0.pem()).expect("writable");
+        path
+    }
+
+    /// Certificate and key in files, good for "localhost" and 127.0.0.1.
+    pub(crate) fn sign(&self, certificate: &Path, key: &Path) {
+        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let parameters = rcgen::CertificateParams::new(names).expect("names");
+        let pair = rcgen::KeyPair::generate().expect("random numbers");
+        let signed = parameters.signed_by(&pair, &self.0).expect("a good request");
+        std::fs::write(certificate, signed.pem()).expect("writable");
+        std::fs::write(key, pair.serialize_pem()).expect("writable");
+    }
+}
+
 /// Directories below `root`.
 pub(crate) fn dirs(root: &Path) -> Dirs {
     let dir = |name: &str| {

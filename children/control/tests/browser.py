@@ -288,6 +288,85 @@ def follow_a_log(page):
     say("a log is followed; texts stay texts")
 
 
+def edit_a_text(page):
+    file = CONFIG / "files/panel/layout.txt"
+    page.goto(f"{URL}/configuration/config/panel")
+    version = page.locator("[id='f-version']").inner_text()
+    page.get_by_role("link", name="Edit the text of Layout").click()
+    expect(page.locator("h1")).to_contain_text("files/panel:layout")
+    expect(page.locator("main")).to_contain_text("There is no such file yet")
+    page.fill("#text", f"[rows\n{EVIL}\n")
+    review(page)
+    expect(page.locator(".diff .in", has_text="[rows")).to_be_visible()
+    untouched(page)
+    save(page)
+    assert file.read_text() == f"[rows\n{EVIL}\n"
+    page.get_by_role("button", name="Now").click()
+    expect(page.locator("#pending")).to_contain_text("healthy")
+    page.goto(f"{URL}/configuration/files/panel:layout?view=versions")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    # One that is a secret goes in, and never out.
+    page.goto(f"{URL}/configuration/config/panel")
+    page.get_by_label("Log-in file").fill("../users.toml")
+    page.click("button[value=review]")
+    expect(page.locator(".field.wrong")).to_contain_text("is not the path of a file")
+    page.get_by_label("Log-in file").fill("login.txt")
+    review(page)
+    save(page)
+    page.get_by_role("button", name="Now").click()
+    expect(page.locator("#pending")).to_contain_text("healthy")
+    page.goto(f"{URL}/configuration/config/panel")
+    assert page.locator("[id='f-version']").inner_text() != version, "the version rises by itself"
+    page.get_by_role("link", name="Edit the text of Log-in file").click()
+    page.fill("#text", "swordfish\n")
+    review(page)
+    assert "swordfish" not in page.inner_text("main")
+    save(page)
+    expect(page.locator("main")).to_contain_text("never shown")
+    assert "swordfish" not in page.content()
+    page.get_by_role("button", name="Now").click()
+    expect(page.locator("#pending")).to_contain_text("healthy")
+    page.goto(f"{URL}/configuration/files/panel:login?view=versions&of=1")
+    assert "swordfish" not in page.content()
+    say("texts that parameters name are edited; a secret one is never shown")
+
+
+def comes_back_ill(page):
+    page.goto(f"{URL}/configuration/config/panel")
+    page.get_by_label("Name", exact=True).fill("crash")
+    review(page)
+    save(page)
+    page.get_by_role("button", name="Now").click()
+    pending = page.locator("#pending")
+    expect(pending).to_contain_text("unhealthy")
+    expect(pending).to_contain_text("panel failed")
+    for width, size in (("wide", 1280), ("narrow", 360)):
+        page.set_viewport_size({"width": size, "height": 800})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            picture(page, "unhealthy", width, scheme)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.emulate_media(color_scheme="light")
+    page.get_by_role("button", name=re.compile("^Back to version")).click()
+    expect(pending).to_contain_text("Reverted")
+    assert '"crash"' not in (CONFIG / "config/panel.toml").read_text()
+    page.goto(f"{URL}/children/panel")
+    expect(page.locator(".bigstate")).to_contain_text("running")
+    say("a child that does not come back is offered the version before, with one click")
+
+
+def test_notification(page):
+    page.goto(f"{URL}/system")
+    page.select_option("#target", "pager")
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.locator("main .banner.ok")).to_contain_text("pager")
+    page.select_option("#target", "broken")
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.locator("main .problem")).to_contain_text("exit status: 3")
+    picture(page, "test-failed", "wide", "light")
+    say("a test notification is sent, and a failure is told")
+
+
 def tokens(page):
     page.goto(f"{URL}/tokens")
     page.fill("#name", "meter")
@@ -335,7 +414,7 @@ def without_scripts(browser):
     context = watch(browser.new_context(java_script_enabled=False))
     page = context.new_page()
     log_in(page, "admin")
-    page.get_by_role("link", name="panel").click()
+    page.get_by_role("link", name="panel", exact=True).click()
     expect(page.locator("h1")).to_have_text("panel")
     page.goto(f"{URL}/configuration/config/panel")
     page.get_by_label("TCP port").fill("5055")
@@ -365,6 +444,8 @@ def pages_of(page):
         "form": "/configuration/config/panel",
         "supervision": "/configuration/children/pump",
         "text": "/configuration/children/pump?view=text",
+        "text-file": "/configuration/files/panel:layout",
+        "secret-file": "/configuration/files/panel:login",
         "versions": "/configuration/config/panel?view=versions",
         "faults": "/faults",
         "fault": fault,
@@ -454,6 +535,9 @@ def main():
         hang(page)
         orders(page)
         follow_a_log(page)
+        edit_a_text(page)
+        comes_back_ill(page)
+        test_notification(page)
         tokens(page)
         context.close()
         lower_user(browser)

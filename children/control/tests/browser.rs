@@ -32,6 +32,12 @@ fn people_can_do_everything_in_a_browser() {
     world.parameters("pump", "message = \"turning\"\nevery = 20\n");
     world.child("spare", "description = \"not in use\"\nenabled = false\ncommand = [\"/bin/sleep\", \"100000\"]\n[heartbeat]\nmethod = \"none\"\n");
     let settle = "[configuration]\nsettle = \"20s\"\n";
+    let told = world.path("told");
+    let pager = world.script("pager", &format!("#!/bin/sh\ncat > {}\n", told.display()));
+    let broken = world.script("broken", "#!/bin/sh\nexit 3\n");
+    let settle = format!(
+        "{settle}[notify.targets.pager]\ncommand = [{pager:?}]\n[notify.targets.broken]\ncommand = [{broken:?}]\n"
+    );
     world.control(&format!("[web]\nlisten = [\"127.0.0.1:0\"]\n[grpc]\nlisten = \"\"\nsocket = false\n{settle}"));
     world.start();
     let address = world.wait_log("control", "pages and API on ");
@@ -47,6 +53,8 @@ fn people_can_do_everything_in_a_browser() {
         .status()
         .expect("Python can be started");
     assert!(status.success(), "what the browser saw is told above");
+    let event = std::fs::read_to_string(told).expect("the test notification was sent");
+    assert!(event.contains("\"kind\":\"test\""), "{event}");
 }
 
 /// A program with a schema of every kind of parameter.
@@ -57,6 +65,7 @@ for word in "$@"; do
         --check-config) exit 0 ;;
     esac
 done
+grep -q 'name = "crash"' "$MULTUS_CONFIG" && exit 3
 exec sleep 100000
 "#;
 
@@ -75,7 +84,9 @@ const SCHEMA: &str = r#"{
         "hosts": { "title": "Hosts", "type": "array", "items": { "type": "string" } },
         "password": { "title": "Password", "type": "string", "writeOnly": true },
         "script": { "title": "Script", "type": "string", "contentMediaType": "text/plain" },
-        "version": { "title": "Version of the panel", "type": "string", "readOnly": true, "default": "1.0.7" },
+        "layout": { "title": "Layout", "description": "What stands where.", "type": "string", "format": "multus-text-file", "default": "layout.txt" },
+        "login": { "title": "Log-in file", "type": "string", "format": "multus-text-file", "x-secret-file": true },
+        "version": { "title": "Version of the panel", "type": "string", "format": "multus-version", "readOnly": true, "default": "1.0.7" },
         "timing": { "title": "Timing", "description": "How patient it is.", "type": "object", "properties": {
             "wait": { "title": "Wait", "type": "string", "format": "multus-interval", "default": "1s", "x-unit": "" },
             "tries": { "title": "Tries", "type": "integer", "minimum": 1, "default": 3, "x-edit-level": 0 }

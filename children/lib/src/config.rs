@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use crate::parameter::FILES_FOLDER;
 use crate::schema::Schema;
 use crate::{Config, Error};
 
@@ -85,6 +86,19 @@ impl fmt::Display for Source {
 }
 
 impl Source {
+    /// Where files lie that parameters name by a relative path: `files/<instance>` beside the folder of the configuration
+    /// file; by hand, beside that file.
+    pub(crate) fn files_folder(&self) -> PathBuf {
+        let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
+        match self {
+            Self::Defaults => PathBuf::new(),
+            Self::Named(path) => parent(path),
+            Self::Supervised(path) => {
+                parent(&parent(path)).join(FILES_FOLDER).join(path.file_stem().unwrap_or_default())
+            }
+        }
+    }
+
     pub(crate) fn load<C: Config>(&self) -> Result<C, ConfigError> {
         let (path, may_be_missing) = match self {
             Self::Defaults => return Ok(C::default()),
@@ -284,6 +298,15 @@ mod tests {
         let problems = problems("rate = \nlabel = \"x\nmode = \"lazy\"\n");
         assert!(problems.len() >= 2, "{problems:?}");
         assert!(problems[0].starts_with("c.toml:1: "), "{problems:?}");
+    }
+
+    #[test]
+    fn files_of_parameters_lie_in_the_folder_of_the_instance() {
+        let folder = |source: Source| source.files_folder();
+        let supervised = Source::Supervised("/etc/multusd/config/vpn_1.toml".into());
+        assert_eq!(folder(supervised), Path::new("/etc/multusd/files/vpn_1"));
+        assert_eq!(folder(Source::Named("here/vpn.toml".into())), Path::new("here"));
+        assert_eq!(folder(Source::Defaults), Path::new(""));
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl Context {
         self.source.load_checked(check)
     }
 
+    /// Where files lie that parameters name by a relative path; see [`TextFile`](crate::TextFile).
+    pub(crate) fn files_folder(&self) -> std::path::PathBuf {
+        self.source.files_folder()
+    }
+
     /// Where the configuration comes from, in words.
     pub fn config_source(&self) -> String {
         self.source.to_string()

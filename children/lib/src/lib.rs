@@ -58,6 +58,7 @@ mod config;
 mod context;
 mod interval;
 mod logging;
+pub mod parameter;
 mod schedule;
 mod schema;
 mod signals;
@@ -72,6 +73,7 @@ pub use config::{ConfigError, Problem};
 pub use context::Context;
 pub use interval::Interval;
 pub use multus_ipc::child::Lane;
+pub use parameter::{ConfigVersion, TextFile};
 pub use signals::Wake;
 
 use schedule::Schedule;

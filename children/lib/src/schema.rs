@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::interval::{self, Interval};
+use crate::parameter::{self, TextFile};
 use crate::{About, Config};
 
 /// The JSON Schema of a configuration.
@@ -280,6 +281,9 @@ fn within(schema: &Value, number: Option<f64>) -> bool {
 fn text_problem(schema: &Value, text: &str) -> Option<String> {
     if schema.get("format").and_then(Value::as_str) == Some(interval::FORMAT) {
         return text.parse::<Interval>().err();
+    }
+    if schema.get("format").and_then(Value::as_str) == Some(parameter::TEXT_FILE_FORMAT) {
+        return text.parse::<TextFile>().err();
     }
     let length = text.chars().count() as u64;
     let bound = |key: &str| schema.get(key).and_then(Value::as_u64);

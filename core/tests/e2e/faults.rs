@@ -124,7 +124,7 @@ fn the_report_of_a_fault_tells_its_story_and_is_kept() {
         "the last 30 s, second by second:",
         "the last 64 marks, ms before the fault:",
         "threads (",
-        "process:  used ",
+        "ended:    used ",
     ] {
         assert!(text.contains(words), "{words:?} is not in\n{text}");
     }

@@ -87,6 +87,7 @@ impl ChildrenService for Api {
         &self,
         request: Request<WatchStatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
+        let standing = identity::Standing::of(&request)?;
         let caller = identity::caller(&request)?;
         let WatchStatusRequest { name, interval_ms } = request.into_inner();
         let period = match interval_ms {
@@ -95,7 +96,7 @@ impl ChildrenService for Api {
             _ => return Err(convert::status(Error::field("interval_ms", "200 to 60000 are possible"))),
         };
         let service = self.service.clone();
-        self.stream(move |to| async move {
+        self.stream(standing, move |to| async move {
             let mut turns = interval(Duration::from_millis(period));
             turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut skipped = 0;

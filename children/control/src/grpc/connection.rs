@@ -13,10 +13,14 @@ use nix::unistd::{Gid, Uid, User, chown, getgrouplist};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::certificates::Certificates;
 use crate::run::Stop;
 use crate::service::Caller;
 
@@ -28,9 +32,13 @@ pub(super) type Incoming = ReceiverStream<io::Result<Connection>>;
 pub(super) enum Peer {
     /// A process of this machine. `None`: one that may do nothing.
     Local(Option<Caller>),
-    /// Somebody who has to say who he is.
-    Remote(SocketAddr),
+    /// Somebody who has to say who he is, or whose certificate does.
+    Remote(SocketAddr, Option<CommonName>),
 }
+
+/// The common name in a certificate that was verified in the handshake.
+#[derive(Clone, Debug)]
+pub(super) struct CommonName(pub(super) String);
 
 /// A connection. Counts as one of the possible number for as long as it is there.
 #[derive(Debug)]
@@ -45,11 +53,12 @@ pub(super) struct Connection {
 #[derive(Debug)]
 enum Io {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
-/// Takes connections on a TCP port.
-pub(super) fn tcp(address: SocketAddr, most: usize, stop: Stop) -> Incoming {
+/// Takes connections on a TCP port, over TLS where there is a certificate.
+pub(super) fn tcp(address: SocketAddr, tls: Option<Arc<Certificates>>, most: usize, stop: Stop) -> Incoming {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let bind = || async { TcpListener::bind(address).await.map_err(|error| format!("grpc: {address}: {error}")) };
@@ -58,10 +67,10 @@ pub(super) fn tcp(address: SocketAddr, most: usize, stop: Stop) -> Incoming {
             Ok(address) => log::info!("grpc: listening on {address}"),
             Err(error) => log::info!("grpc: listening on {address}: {error}"),
         }
-        accept(&sender, most, &stop, "TCP", || async {
+        accept(&sender, most, &stop, "TCP", tls.as_deref(), || async {
             let (stream, from) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok((Io::Tcp(stream), Peer::Remote(from)))
+            Ok((Io::Tcp(stream), Peer::Remote(from, None)))
         })
         .await;
     });
@@ -75,7 +84,7 @@ pub(super) fn unix(path: PathBuf, group: Option<Gid>, most: usize, stop: Stop) -
         let bind = || async { bind(&path, group).map_err(|error| format!("grpc: {}: {error}", path.display())) };
         let Some((listener, gid)) = patiently(bind, &stop).await else { return };
         log::info!("grpc: listening on {}", path.display());
-        accept(&sender, most, &stop, "the socket", || async {
+        accept(&sender, most, &stop, "the socket", None, || async {
             let (stream, _) = listener.accept().await?;
             let credentials = stream.peer_cred()?;
             let (uid, own_gid) = (credentials.uid(), credentials.gid());
@@ -111,6 +120,7 @@ async fn accept<F: Future<Output = io::Result<(Io, Peer)>>>(
     most: usize,
     stop: &Stop,
     place: &str,
+    tls: Option<&Certificates>,
     next: impl Fn() -> F,
 ) {
     let room = Arc::new(Semaphore::new(most));
@@ -136,11 +146,48 @@ async fn accept<F: Future<Output = io::Result<(Io, Peer)>>>(
             continue;
         };
         told_full = false;
-        let connection = Connection { io, peer, silent: Box::pin(sleep(LONGEST_SILENCE)), _permit: permit };
-        if sender.send(Ok(connection)).await.is_err() {
-            return;
+        let connection = |io, peer| Connection { io, peer, silent: Box::pin(sleep(LONGEST_SILENCE)), _permit: permit };
+        match (tls, io) {
+            (Some(certificates), Io::Tcp(stream)) => {
+                // Apart, and not for ever: a client may take its time or say nothing at all.
+                let (handshake, sender) = (secured(certificates.acceptor(), stream, peer), sender.clone());
+                tokio::spawn(async move {
+                    if let Some((io, peer)) = handshake.await {
+                        // Nobody takes it when the program ends.
+                        let _ = sender.send(Ok(connection(io, peer))).await;
+                    }
+                });
+            }
+            (_, io) => {
+                if sender.send(Ok(connection(io, peer))).await.is_err() {
+                    return;
+                }
+            }
         }
     }
+}
+
+/// TLS on a connection, and the name that the client shows; `None`: it came to nothing.
+async fn secured(acceptor: TlsAcceptor, stream: TcpStream, peer: Peer) -> Option<(Io, Peer)> {
+    let Peer::Remote(address, _) = peer else { return None };
+    let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            log::debug!("grpc: TLS with {address}: {error}");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let name = stream.get_ref().1.peer_certificates().and_then(|shown| common_name(shown.first()?));
+    Some((Io::Tls(Box::new(stream)), Peer::Remote(address, name)))
+}
+
+/// The one common name in a certificate; two would leave open which one is meant.
+fn common_name(certificate: &[u8]) -> Option<CommonName> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?.to_owned();
+    names.next().is_none().then_some(CommonName(name))
 }
 
 /// A listening socket of mode 0660, and its group. It gets its name only when mode and group are right.
@@ -200,6 +247,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let read = match &mut self.io {
             Io::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
             Io::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         };
         if read.is_ready() {
@@ -214,6 +262,7 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             Io::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -221,6 +270,7 @@ impl AsyncWrite for Connection {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(context),
             Io::Unix(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -228,6 +278,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
             Io::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
@@ -236,6 +287,7 @@ impl AsyncWrite for Connection {
 /// Longer than two pings and their answers.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(2);
+const HANDSHAKE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
 #[cfg(test)]

@@ -28,9 +28,10 @@ impl EventsService for Api {
     type WatchStream = Stream<WatchEventsResponse>;
 
     async fn watch(&self, request: Request<WatchEventsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let standing = identity::Standing::of(&request)?;
         let caller = identity::caller(&request)?;
         let events = self.service.follow_events(&caller, request.into_inner().since).map_err(convert::status)?;
-        self.stream(move |to| async move {
+        self.stream(standing, move |to| async move {
             let news = Arc::new(Notify::new());
             let notify = Arc::clone(&news);
             events.on_change(move || notify.notify_one());

@@ -8,11 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use multus_contract::dirs::Dirs;
 use multus_users::{Tokens, Users};
 use nix::unistd::{Gid, Group};
-use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Status};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::connection::Peer;
+use super::connection::{CommonName, Peer};
 use crate::service::Caller;
 
 /// Tokens and users, as of the last look at their files.
@@ -65,8 +63,16 @@ impl Directory {
     pub(super) fn interceptor(&self) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + use<> {
         let known = Arc::clone(&self.known);
         move |mut request| {
-            let caller = identify(&request, &known)?;
+            let proof = proof(&request)?;
+            let standing = Standing { proof, known: Arc::clone(&known) };
+            let caller = standing.caller().inspect_err(|error| {
+                if error.code() == tonic::Code::Unauthenticated {
+                    let known = known.read().unwrap_or_else(PoisonError::into_inner);
+                    known.refused.lock().unwrap_or_else(PoisonError::into_inner).add(&request);
+                }
+            })?;
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(standing);
             Ok(request)
         }
     }
@@ -80,34 +86,72 @@ pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::unauthenticated("nobody said who asks"))
 }
 
-fn identify(request: &Request<()>, known: &RwLock<Known>) -> Result<Caller, Status> {
-    let known = known.read().unwrap_or_else(PoisonError::into_inner);
+/// By what somebody is known, so that one can look again later: a stream ends when its rights do.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    proof: Proof,
+    known: Arc<RwLock<Known>>,
+}
+
+#[derive(Clone, Debug)]
+enum Proof {
+    /// The peer of the Unix socket, as it was when it connected.
+    Local(Option<Caller>),
+    Token(String),
+    /// The common name of a certificate.
+    Name(String),
+}
+
+impl Standing {
+    /// Of a request that passed the interceptor.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED: a service without it.
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        request.extensions().get::<Self>().cloned().ok_or_else(|| Status::unauthenticated("nobody said who asks"))
+    }
+
+    /// Who it is, as of the last look at the files.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, PERMISSION_DENIED: nobody who may do anything, or not any more.
+    pub(super) fn caller(&self) -> Result<Caller, Status> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let now = SystemTime::now();
+        match &self.proof {
+            Proof::Local(caller) => {
+                let refused = "this user may not: ask as root, as the user of multus-control, or as a member of the socket's group";
+                caller.clone().ok_or_else(|| Status::permission_denied(refused))
+            }
+            Proof::Token(token) => {
+                let found = known.tokens.find(token, now).map(|(name, level)| Caller::new(name, level));
+                found.ok_or_else(|| Status::unauthenticated("the token is unknown or has expired"))
+            }
+            Proof::Name(name) => {
+                let level = known.tokens.level_of(name, now).or_else(|| known.users.get(name).copied());
+                level.map(|level| Caller::new(name, level)).ok_or_else(|| {
+                    let why = format!("the certificate of {name:?} is good, but no token or user has that name");
+                    Status::permission_denied(why)
+                })
+            }
+        }
+    }
+}
+
+/// What a request shows. A token that is shown must be good, whatever else is shown.
+fn proof(request: &Request<()>) -> Result<Proof, Status> {
     let extensions = request.extensions();
     if let Some(Peer::Local(caller)) = extensions.get::<Peer>() {
-        let refused =
-            "this user may not: ask as root, as the user of multus-control, or as a member of the socket's group";
-        return caller.clone().ok_or_else(|| Status::permission_denied(refused));
+        return Ok(Proof::Local(caller.clone()));
     }
-    let now = SystemTime::now();
     if let Some(header) = request.metadata().get("authorization") {
-        // A token that is shown must be good, whatever else is shown.
         let token = header.to_str().ok().and_then(|text| text.split_once(' '));
         let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let found = token.and_then(|(_, token)| known.tokens.find(token.trim(), now));
-        let Some((name, level)) = found else {
-            known.refused.lock().unwrap_or_else(PoisonError::into_inner).add(request);
-            return Err(Status::unauthenticated("the token is unknown or has expired"));
-        };
-        return Ok(Caller::new(name, level));
+        // Another scheme is as good as a wrong token.
+        return Ok(Proof::Token(token.map_or_else(String::new, |(_, token)| token.trim().to_owned())));
     }
-    if let Some(name) = extensions.get::<TlsConnectInfo<Peer>>().and_then(common_name) {
-        let level = known.tokens.level_of(&name, now).or_else(|| known.users.get(&name).copied());
-        let level = level.ok_or_else(|| {
-            Status::permission_denied(format!(
-                "the certificate of {name:?} is good, but no token or user has that name"
-            ))
-        })?;
-        return Ok(Caller::new(name, level));
+    if let Some(Peer::Remote(_, Some(CommonName(name)))) = extensions.get::<Peer>() {
+        return Ok(Proof::Name(name.clone()));
     }
     Err(Status::unauthenticated("show a token: \"authorization: Bearer TOKEN\" (multusctl token add NAME makes one)"))
 }
@@ -116,26 +160,14 @@ impl Refused {
     fn add(&mut self, request: &Request<()>) {
         self.untold += 1;
         if self.told.is_none_or(|told| told.elapsed() >= QUIET) {
-            let extensions = request.extensions();
-            let secured = extensions.get::<TlsConnectInfo<Peer>>().map(TlsConnectInfo::get_ref);
-            let from = match extensions.get::<Peer>().or(secured) {
-                Some(Peer::Remote(address)) => address.to_string(),
+            let from = match request.extensions().get::<Peer>() {
+                Some(Peer::Remote(address, _)) => address.to_string(),
                 _ => "somebody".to_owned(),
             };
             log::warn!("grpc: {from} showed an unknown or expired token ({} such requests)", self.untold);
             (self.untold, self.told) = (0, Some(Instant::now()));
         }
     }
-}
-
-/// The common name in the certificate that the client showed; it was verified in the handshake.
-fn common_name(connection: &TlsConnectInfo<Peer>) -> Option<String> {
-    let certificates = connection.peer_certs()?;
-    let (_, certificate) = X509Certificate::from_der(certificates.first()?.as_ref()).ok()?;
-    let mut names = certificate.subject().iter_common_name();
-    let name = names.next()?.as_str().ok()?.to_owned();
-    // Two names would leave open which one is meant.
-    names.next().is_none().then_some(name)
 }
 
 fn look(config: &Path, known: &RwLock<Known>) {

@@ -25,12 +25,13 @@ impl LogsService for Api {
     type TailStream = Stream<TailResponse>;
 
     async fn tail(&self, request: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let standing = identity::Standing::of(&request)?;
         let caller = identity::caller(&request)?;
         let TailRequest { name, lines, follow } = request.into_inner();
         let service = self.service.clone();
         let tail = blocking::call(move || service.log_tail(&caller, &name, lines.unwrap_or(50) as usize)).await;
         let tail = tail.map_err(convert::status)?;
-        self.stream(move |to| async move {
+        self.stream(standing, move |to| async move {
             let follower = Arc::new(Mutex::new(tail.follower));
             let mut lines = tail.lines;
             loop {

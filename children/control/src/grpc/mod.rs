@@ -30,12 +30,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::blocking;
+use crate::certificates::{Certificates, Files};
 use crate::run::Stop;
 use crate::service::{Caller, Result as ServiceResult, Service};
 use connection::Incoming;
@@ -108,18 +109,18 @@ impl Config {
 
     /// # Errors
     /// A file cannot be read.
-    fn tls(&self) -> Result<Option<ServerTlsConfig>, Error> {
+    fn tls(&self) -> Result<Option<Arc<Certificates>>, Error> {
         if self.certificate.as_os_str().is_empty() {
             return Ok(None);
         }
-        let read = |path: &Path| std::fs::read(path).map_err(|error| format!("grpc: {}: {error}", path.display()));
-        let identity = Identity::from_pem(read(&self.certificate)?, read(&self.key)?);
-        let mut tls = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE);
-        if !self.client_ca.as_os_str().is_empty() {
-            // Optional: a client without a certificate may show a token.
-            tls = tls.client_ca_root(Certificate::from_pem(read(&self.client_ca)?)).client_auth_optional(true);
-        }
-        Ok(Some(tls))
+        let files = Files {
+            part: "grpc",
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            client_ca: (!self.client_ca.as_os_str().is_empty()).then(|| self.client_ca.clone()),
+            protocol: b"h2",
+        };
+        Certificates::load(files).map(Some)
     }
 }
 
@@ -128,8 +129,6 @@ impl Config {
 /// # Errors
 /// A certificate or a key cannot be used.
 pub async fn serve(config: Config, service: Service, stop: Stop) -> Result<(), Error> {
-    // Named, so that another provider in the tree cannot leave the choice open. It is no mistake if it is there already.
-    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let directory = Arc::new(Directory::new(service.dirs()));
     let (reporter, health) = health_reporter();
     let api = Api { service: service.clone(), stop: stop.clone(), streams: Arc::new(Semaphore::new(MOST_STREAMS)) };
@@ -140,18 +139,14 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> Result<(), E
             .build_v1()?;
         Ok(InterceptedService::new(service, directory.interceptor()))
     };
-    let server = |tls: Option<ServerTlsConfig>, incoming: Incoming| -> Result<_, Error> {
-        let server = Server::builder()
+    let server = |incoming: Incoming| -> Result<_, Error> {
+        let mut server = Server::builder()
             .concurrency_limit_per_connection(STREAMS_PER_CONNECTION as usize)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .http2_max_header_list_size(LARGEST_HEADERS)
             .timeout(LONGEST_CALL);
-        let mut server = match tls {
-            Some(tls) => server.tls_config(tls)?,
-            None => server,
-        };
         // Who asks is found out before a service sees the request; only the health is told to everybody.
         macro_rules! guard {
             ($server:ident) => {
@@ -175,28 +170,42 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> Result<(), E
     };
 
     let mut servers = tokio::task::JoinSet::new();
+    let tls = config.tls()?;
     if !config.listen.is_empty() {
         let address = config.listen.parse()?;
-        let tls = config.tls()?;
-        let incoming = connection::tcp(address, config.connections, stop.clone());
-        servers.spawn(server(tls, incoming)?);
+        let incoming = connection::tcp(address, tls.clone(), config.connections, stop.clone());
+        servers.spawn(server(incoming)?);
     }
     if config.socket {
         let path = service.dirs().runtime.join("grpc.sock");
         let group = directory.control_group();
         let incoming = connection::unix(path, group, config.connections, stop.clone());
-        servers.spawn(server(None, incoming)?);
+        servers.spawn(server(incoming)?);
     }
-    let watch = async {
+    let rights = async {
         loop {
             // New tokens count, and removed ones do not, from the next look on.
             directory.refresh().await;
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    // Apart: a daemon that answers late holds up this only.
+    let health = async {
+        loop {
             report(&reporter, &service).await;
             tokio::time::sleep(LOOK).await;
         }
     };
+    let renewed = async {
+        match tls {
+            Some(certificates) => certificates.watch().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
-        () = watch => {}
+        () = rights => {}
+        () = renewed => {}
+        () = health => {}
         () = stop.requested() => {}
     }
     while let Some(ended) = servers.join_next().await {
@@ -248,7 +257,6 @@ const STREAMS_PER_CONNECTION: u32 = 64;
 const MOST_STREAMS: usize = 256;
 /// A peer that does not answer a ping for this long is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Until the answer begins. Programs may be asked for their schema, and the daemon may be slow.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(500);

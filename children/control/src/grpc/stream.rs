@@ -1,13 +1,17 @@
 //! Streams to clients: each has a task that feeds a short channel, and ends when the client goes or the program ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
 use super::Api;
+use super::identity::Standing;
 use crate::run::Stop;
+use crate::service::Caller;
 
 /// What a service gives for a stream.
 pub(super) type Stream<M> = ReceiverStream<Result<M, Status>>;
@@ -21,9 +25,11 @@ pub(super) struct Feed<M> {
 }
 
 impl Api {
-    /// A stream that `feed` fills. It is dropped when the client goes or the program ends.
+    /// A stream that `feed` fills for somebody who may look. It ends when the client goes, the program ends, or that one may not
+    /// look any more.
     pub(super) fn stream<M: Send + 'static, F: Future<Output = Result<(), Status>> + Send>(
         &self,
+        standing: Standing,
         feed: impl FnOnce(Arc<Feed<M>>) -> F + Send + 'static,
     ) -> Result<Response<Stream<M>>, Status> {
         let permit = Arc::clone(&self.streams)
@@ -37,6 +43,7 @@ impl Api {
                 ended = feed(Arc::clone(&to)) => ended,
                 () = to.sender.closed() => return,
                 () = to.stop.requested() => Err(Status::unavailable("multus-control ends")),
+                why = lost(&standing) => Err(why),
             };
             if let Err(status) = ended {
                 // Whoever does not read does not hear it either.
@@ -54,5 +61,19 @@ impl<M> Feed<M> {
     }
 }
 
+/// Waits until somebody may not look any more.
+async fn lost(standing: &Standing) -> Status {
+    loop {
+        sleep(LOOK).await;
+        match standing.caller() {
+            Ok(caller) if caller.needs(Caller::USER).is_ok() => {}
+            Ok(_) => return Status::permission_denied("the right to look was taken away"),
+            Err(why) => return why,
+        }
+    }
+}
+
+/// With the look at the files before it, a stream ends within a second or so.
+const LOOK: Duration = Duration::from_millis(500);
 /// Messages that wait for the network.
 const QUEUE: usize = 4;

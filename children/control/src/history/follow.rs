@@ -8,6 +8,7 @@ use multus_contract::api::command::{Client, NextEvent, Request};
 use multus_contract::api::event::Event;
 use multus_contract::api::status::Status;
 
+use super::clock::Clock;
 use super::record::Recorder;
 use super::sql::{Failure, Result};
 use super::{IoChange, Shared, Target, add, files, lock, sqlite};
@@ -15,8 +16,15 @@ use crate::outward::Backoff;
 
 /// Until it is asked to end.
 pub(super) fn work(shared: &Shared) {
-    let mut worker =
-        Worker { shared, backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), told: None, rows: 0, checked: None };
+    let mut worker = Worker {
+        shared,
+        backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+        told: None,
+        rows: 0,
+        checked: None,
+        started: Instant::now(),
+        clock: None,
+    };
     while !shared.stopping() {
         let Err(failure) = worker.session() else { return };
         worker.failed(&failure);
@@ -31,6 +39,8 @@ struct Worker<'a> {
     /// Rows written since the size was looked at, and when that was.
     rows: u64,
     checked: Option<Instant>,
+    started: Instant,
+    clock: Option<Clock>,
 }
 
 impl Worker<'_> {
@@ -143,8 +153,18 @@ impl Worker<'_> {
             return Ok(());
         }
         let mut removed = recorder.keep_size()?;
+        let clock = match &mut self.clock {
+            Some(clock) => clock,
+            None => {
+                // Once: rows that are written from now on have the time of this very clock.
+                let last = recorder.last()?.map(|(time, _)| Duration::from_nanos(time));
+                self.clock.insert(Clock::new(unix(), self.started.elapsed(), last))
+            }
+        };
         if self.checked.is_none_or(|checked| checked.elapsed() >= TIME_BETWEEN) {
-            removed += recorder.keep_age(unix().as_nanos().try_into().unwrap_or(u64::MAX))?;
+            if clock.is_believed(unix(), self.started.elapsed()) {
+                removed += recorder.keep_age(unix().as_nanos().try_into().unwrap_or(u64::MAX), ALWAYS_KEPT)?;
+            }
             self.checked = Some(Instant::now());
         }
         self.rows = 0;
@@ -233,6 +253,8 @@ const TURN: Duration = Duration::from_millis(500);
 const GATHER: Duration = Duration::from_millis(20);
 const LONGEST_GATHER: Duration = Duration::from_millis(200);
 const BATCH: usize = 256;
+/// Of each table; some ten MiB. They go by size only.
+const ALWAYS_KEPT: i64 = 10_000;
 const ROWS_BETWEEN: u64 = 512;
 const TIME_BETWEEN: Duration = Duration::from_secs(600);
 const QUIET: Duration = Duration::from_secs(3600);

@@ -5,6 +5,7 @@
 //! a database that is slow, full or out of reach holds up nobody, and loses nothing that is still kept somewhere; what
 //! is lost after all is stored as a row of its own.
 
+mod clock;
 mod files;
 mod follow;
 mod mysql;
@@ -44,6 +45,9 @@ pub struct Config {
     /// Where: empty for the file history.sqlite in the state directory; the absolute path of another file; or a server,
     /// such as mysql://user@server/database (MariaDB, MySQL; one database for each device).
     pub database: String,
+    /// Certificate authority of the server (PEM, an absolute path): the connection to it is then TLS, and the server must show
+    /// a certificate for the name in the URL. Empty: not encrypted.
+    pub ca: PathBuf,
     /// Password for the server.
     pub password: Secret,
     /// A file with that password in its first line.
@@ -73,6 +77,7 @@ impl Default for Config {
         Self {
             enabled: true,
             database: String::new(),
+            ca: PathBuf::new(),
             password: Secret::default(),
             password_file: PathBuf::new(),
             max_age: Duration::from_secs(365 * 86_400).into(),
@@ -89,7 +94,7 @@ impl Config {
             return Err("history.max_size: expected 1MiB to 1TiB".into());
         }
         match self.target(Path::new("/")) {
-            Target::Server { url, .. } => Ok(mysql::check(&url)?),
+            Target::Server { url, ca, .. } => Ok(mysql::check(&url, &ca)?),
             Target::File(path) if path.is_absolute() => Ok(()),
             Target::File(_) => {
                 Err("history.database: expected an absolute path or mysql://user@server/database".into())
@@ -107,7 +112,8 @@ impl Config {
                 Some(rest) => format!("mysql://{rest}"),
                 None => self.database.clone(),
             };
-            return Target::Server { url, password: self.password.clone(), file: self.password_file.clone() };
+            let (password, file) = (self.password.clone(), self.password_file.clone());
+            return Target::Server { url, ca: self.ca.clone(), password, file };
         }
         Target::File(PathBuf::from(&self.database))
     }
@@ -117,7 +123,7 @@ impl Config {
 #[derive(Clone)]
 enum Target {
     File(PathBuf),
-    Server { url: String, password: Secret, file: PathBuf },
+    Server { url: String, ca: PathBuf, password: Secret, file: PathBuf },
 }
 
 impl Target {
@@ -136,9 +142,9 @@ impl Target {
     fn open_to_read(&self) -> sql::Result<Box<dyn Sql>> {
         match self {
             Self::File(path) => Ok(Box::new(sqlite::Sqlite::open_to_read(path)?)),
-            Self::Server { url, password, file } => {
+            Self::Server { url, ca, password, file } => {
                 let password = password.or_file(file).map_err(Failure::Other)?;
-                Ok(Box::new(mysql::Mysql::open(url, password.reveal())?))
+                Ok(Box::new(mysql::Mysql::open(url, password.reveal(), ca)?))
             }
         }
     }

@@ -1,9 +1,10 @@
 //! MariaDB or MySQL: a database on a server.
 
+use std::path::Path;
 use std::time::Duration;
 
 use mysql::prelude::Queryable as _;
-use mysql::{Conn, Opts, OptsBuilder, Params};
+use mysql::{Conn, Opts, OptsBuilder, Params, SslOpts};
 
 use super::sql::{Failure, Result, Sql, Value, transaction};
 
@@ -14,14 +15,17 @@ pub(super) struct Mysql(Conn);
 impl Mysql {
     /// Connects to what `url` names, such as `mysql://multus@server/history` or
     /// `mysql://multus@localhost/history?socket=/run/mysqld/mysqld.sock`. No call waits longer than [`PATIENCE`].
-    pub(super) fn open(url: &str, password: &str) -> Result<Self> {
-        let options = options(url, password).map_err(Failure::Other)?;
+    /// With a certificate authority the connection is TLS or none.
+    pub(super) fn open(url: &str, password: &str, ca: &Path) -> Result<Self> {
+        // The library takes the provider of the whole process. It is no mistake if it is there already.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+        let options = options(url, password, ca).map_err(Failure::Other)?;
         let connection = Conn::new(options).map_err(|error| failure(&error))?;
         Ok(Self(connection))
     }
 }
 
-fn options(url: &str, password: &str) -> std::result::Result<Opts, String> {
+fn options(url: &str, password: &str, ca: &Path) -> std::result::Result<Opts, String> {
     // The text of an error might hold the URL, and that a password.
     let options = Opts::from_url(url)
         .map_err(|_| "history.database is no URL that can be used: expected mysql://user@server/database".to_owned())?;
@@ -30,6 +34,9 @@ fn options(url: &str, password: &str) -> std::result::Result<Opts, String> {
         .read_timeout(Some(PATIENCE))
         .write_timeout(Some(PATIENCE))
         .stmt_cache_size(Some(8));
+    if !ca.as_os_str().is_empty() {
+        builder = builder.ssl_opts(Some(SslOpts::default().with_root_cert_path(Some(ca.to_path_buf()))));
+    }
     if !password.is_empty() {
         builder = builder.pass(Some(password));
     }
@@ -40,8 +47,11 @@ fn options(url: &str, password: &str) -> std::result::Result<Opts, String> {
 ///
 /// # Errors
 /// Why not; the text holds no password.
-pub(super) fn check(url: &str) -> std::result::Result<(), String> {
-    match options(url, "")?.get_db_name() {
+pub(super) fn check(url: &str, ca: &Path) -> std::result::Result<(), String> {
+    if !ca.as_os_str().is_empty() && !ca.is_absolute() {
+        return Err("history.ca: expected an absolute path".into());
+    }
+    match options(url, "", ca)?.get_db_name() {
         Some(_) => Ok(()),
         None => Err("history.database names no database: expected mysql://user@server/database".into()),
     }

@@ -113,8 +113,9 @@ impl Recorder {
         self.sql.execute("REPLACE INTO meta (name, value) VALUES (?, ?)", &[name.into(), value.into()]).map(drop)
     }
 
-    /// Removes what is too old; see also [`Recorder::keep_size`].
-    pub(super) fn keep_age(&mut self, now_unix_ns: u64) -> Result<u64> {
+    /// Removes what is too old, but never one of the last `always` rows (1 at least: it tells where to go on): whatever a
+    /// clock says, the latest story stays. See also [`Recorder::keep_size`].
+    pub(super) fn keep_age(&mut self, now_unix_ns: u64, always: i64) -> Result<u64> {
         let Some(age) = self.max_age else { return Ok(0) };
         let oldest = now_unix_ns.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let mut removed = 0;
@@ -122,15 +123,11 @@ impl Recorder {
             // By number, up to the first that is young enough: what was written while the clock was not set yet
             // goes together with what stands around it.
             let young = format!("SELECT MIN(id) FROM {table} WHERE time_unix_ns >= ?");
-            // The last one stays in any case: it tells where to go on.
             let all = format!("SELECT MAX(id) FROM {table}");
-            let keep = match self.number(&young, &[oldest.into()])? {
-                None => self.number(&all, &[])?,
-                some => some,
-            };
-            if let Some(keep) = keep {
-                removed += self.remove_before(table, keep)?;
-            }
+            let Some(last) = self.number(&all, &[])? else { continue };
+            let first_kept = last.saturating_sub(always.max(1) - 1);
+            let young = self.number(&young, &[oldest.into()])?;
+            removed += self.remove_before(table, young.unwrap_or(last).min(first_kept))?;
         }
         if removed > 0 {
             self.sql.give_back()?;

@@ -12,7 +12,7 @@ use multus_contract::api::time::parse_rfc3339;
 use super::record::{Recorder, Stored};
 use super::sqlite::Sqlite;
 use super::*;
-use crate::testing::{FakeDaemon, Server, dirs, event, free_port, program, skip, until};
+use crate::testing::{Authority, FakeDaemon, Server, dirs, event, free_port, program, skip, until};
 
 const DAY: u64 = 86_400;
 
@@ -150,7 +150,14 @@ fn size_and_age_are_bounded() {
 
     let young = event(100 + 20 * DAY, 6000, "ready");
     recorder.store(std::slice::from_ref(&young), false).expect("stored");
-    let removed = recorder.keep_age((100 + 21 * DAY) * 1_000_000_000).expect("trimmed");
+    // However far ahead a clock is, the last ones stay.
+    let rows = |path: &Path| {
+        let mut sql = Sqlite::open_to_read(path).expect("it opens");
+        query::counts(&mut sql, &Query::default()).expect("readable").total
+    };
+    recorder.keep_age(u64::MAX / 2, 500).expect("trimmed");
+    assert_eq!(rows(&path), 500);
+    let removed = recorder.keep_age((100 + 21 * DAY) * 1_000_000_000, 1).expect("trimmed");
     assert!(removed > 100, "{removed}");
     drop(recorder);
     let mut sql = Sqlite::open_to_read(&path).expect("it opens");
@@ -342,6 +349,11 @@ fn questions_are_answered_by_a_real_mariadb() {
         .expect("it runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let port = free_port();
+    let at = |name: &str| root.path().join(name);
+    let (certificate, key) = (at("server.pem"), at("server.key"));
+    let own = Authority::new("own");
+    own.sign(&certificate, &key);
+    let (authority, stranger) = (own.file(at("ca.pem")), Authority::new("other").file(at("other.pem")));
     let run = || {
         let mut command = Command::new(&server);
         command
@@ -349,22 +361,38 @@ fn questions_are_answered_by_a_real_mariadb() {
             .args([format!("--datadir={}", data.display()), format!("--socket={}", socket.display())])
             .args([format!("--port={port}"), format!("--user={user}")])
             .args([format!("--pid-file={}", root.path().join("pid").display())])
+            .args([format!("--ssl-cert={}", certificate.display()), format!("--ssl-key={}", key.display())])
             .stderr(Stdio::null());
         Server::start(&mut command)
     };
     let running = run();
     let local = format!("mysql://root@localhost/mysql?socket={}", socket.display());
     until("the server answers", || {
-        let mut sql = mysql::Mysql::open(&local, "").ok()?;
+        let mut sql = mysql::Mysql::open(&local, "", Path::new("")).ok()?;
         sql.execute("CREATE DATABASE IF NOT EXISTS history CHARACTER SET utf8mb4", &[]).ok()?;
-        sql.execute("CREATE USER IF NOT EXISTS multus@'127.0.0.1' IDENTIFIED BY 'pw'", &[]).ok()?;
+        sql.execute("CREATE USER IF NOT EXISTS multus@'127.0.0.1' IDENTIFIED BY 'pw' REQUIRE SSL", &[]).ok()?;
+        sql.execute("CREATE USER IF NOT EXISTS open@'127.0.0.1' IDENTIFIED BY 'pw'", &[]).ok()?;
+        sql.execute("GRANT ALL ON history.* TO open@'127.0.0.1'", &[]).ok()?;
         sql.execute("GRANT ALL ON history.* TO multus@'127.0.0.1'", &[]).ok()
     });
+    // Encrypted where an authority is named, and only with a server that it vouches for; else in the clear.
+    let cipher = |user: &str, ca: &Path| {
+        let mut sql = mysql::Mysql::open(&format!("mysql://{user}@127.0.0.1:{port}/history"), "pw", ca)?;
+        let rows = sql.select("SHOW STATUS LIKE 'Ssl_cipher'", &[])?;
+        Ok::<_, Failure>(rows[0][1].text().unwrap_or_default().to_owned())
+    };
+    let encrypted = cipher("multus", &authority).expect("it vouches for the server");
+    assert!(encrypted.contains("AES") || encrypted.contains("CHACHA"), "{encrypted:?}");
+    assert_eq!(cipher("open", Path::new("")).expect("nobody asks for it"), "");
+    assert!(cipher("multus", Path::new("")).is_err(), "this user needs TLS");
+    for wrong in [&stranger, &at("nothing.pem")] {
+        assert!(cipher("multus", wrong).is_err(), "{wrong:?}");
+    }
     let dirs = dirs(root.path());
     let file = root.path().join("password");
     std::fs::write(&file, "pw\n").expect("written");
     let database = format!("mariadb://multus@127.0.0.1:{port}/history");
-    let config = Config { database, password_file: file, ..Config::default() };
+    let config = Config { database, password_file: file, ca: authority.clone(), ..Config::default() };
     let (daemon, history) = ask_everything(&config, &dirs);
 
     // Its end is noticed when something is to be stored; what happens meanwhile is fetched when it is back.
@@ -379,11 +407,11 @@ fn questions_are_answered_by_a_real_mariadb() {
     });
     assert_eq!(history.stats().lost, 0);
 
-    let sql = mysql::Mysql::open(&config.database.replace("mariadb", "mysql"), "pw").expect("it opens");
+    let sql = mysql::Mysql::open(&config.database.replace("mariadb", "mysql"), "pw", &authority).expect("it opens");
     let mut recorder = Recorder::new(Box::new(sql), Some(Duration::from_secs(DAY)), 200 << 10).expect("it has tables");
     assert!(recorder.keep_size().expect("trimmed") > 200);
     assert!(recorder.used_bytes().expect("a size") <= 200 << 10);
-    assert!(recorder.keep_age((100 + 2 * DAY) * 1_000_000_000).expect("trimmed") > 0);
+    assert!(recorder.keep_age((100 + 2 * DAY) * 1_000_000_000, 1).expect("trimmed") > 0);
     assert_eq!(recorder.last().expect("readable").map(|(_, seq)| seq), Some(402), "where to go on is known");
     history.stop();
 }

@@ -23,7 +23,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::outward::{Backoff, Events, Secret, Traffic};
 use crate::run::Stop;
@@ -198,16 +198,23 @@ impl Message {
     }
 }
 
-/// A message for a target, and whoever waits for the outcome.
-struct Job {
+/// A test, and whoever waits for the outcome.
+struct Test {
     message: Message,
-    answer: Option<oneshot::Sender<std::result::Result<(), String>>>,
+    answer: oneshot::Sender<std::result::Result<(), String>>,
+}
+
+/// What leads to one target.
+struct Line {
+    messages: mpsc::Sender<Message>,
+    /// Apart: a test does not wait for messages that fail again and again.
+    tests: mpsc::Sender<Test>,
 }
 
 /// Leads to the targets. Cheap to clone.
 #[derive(Clone)]
 pub struct Notifier {
-    targets: Arc<BTreeMap<String, mpsc::Sender<Job>>>,
+    targets: Arc<BTreeMap<String, Line>>,
     counters: Arc<Counters>,
     site: String,
 }
@@ -238,7 +245,7 @@ impl Notifier {
     /// [`Error::NotFound`], [`Error::Busy`], [`Error::Refused`] with the reason.
     pub fn test(&self, target: &str) -> Result<String> {
         let unknown = || Error::NotFound(format!("there is no target {target:?} in notify.targets"));
-        let jobs = self.targets.get(target).ok_or_else(unknown)?;
+        let line = self.targets.get(target).ok_or_else(unknown)?;
         let event = Event {
             time: format_rfc3339(unix_ns()),
             mono_ns: MonoNs::now().0,
@@ -247,8 +254,8 @@ impl Notifier {
             ..Event::default()
         };
         let (answer, outcome) = oneshot::channel();
-        let job = Job { message: Message { site: self.site.clone(), event, suppressed: 0 }, answer: Some(answer) };
-        jobs.try_send(job).map_err(|_| Error::Busy(format!("{target} has too much to do: try again")))?;
+        let test = Test { message: Message { site: self.site.clone(), event, suppressed: 0 }, answer };
+        line.tests.try_send(test).map_err(|_| Error::Busy(format!("{target} has too much to do: try again")))?;
         match outcome.blocking_recv() {
             Ok(Ok(())) => Ok(format!("{target} took it")),
             Ok(Err(reason)) => Err(Error::Refused(format!("{target}: {reason}"))),
@@ -264,7 +271,11 @@ impl Notifier {
             sent: of(&self.counters.sent),
             lost: of(&self.counters.lost),
             failures: of(&self.counters.failures),
-            queued: self.targets.values().map(|jobs| (jobs.max_capacity() - jobs.capacity()) as u64).sum(),
+            queued: self
+                .targets
+                .values()
+                .map(|line| (line.messages.max_capacity() - line.messages.capacity()) as u64)
+                .sum(),
         }
     }
 }
@@ -281,9 +292,9 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> std::result:
     let counters = Arc::new(Counters::default());
     let (mut senders, mut workers) = (BTreeMap::new(), JoinSet::new());
     for (name, target) in &config.targets {
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        senders.insert(name.clone(), jobs);
-        let worker = Worker::new(name, target, &site, Arc::clone(&counters))?;
+        let ((messages, queue), (tests, asked)) = (mpsc::channel(QUEUE), mpsc::channel(MOST_TESTS));
+        senders.insert(name.clone(), Line { messages, tests });
+        let worker = Worker::new(name, target, &site, Arc::clone(&counters), asked)?;
         workers.spawn(worker.run(queue));
     }
     let notifier = Notifier { targets: Arc::new(senders), counters, site };
@@ -316,8 +327,7 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> std::result:
                 told.insert(key, Instant::now());
             }
             let message = Message { site: notifier.site.clone(), event: (*event).clone(), suppressed: 0 };
-            let job = Job { message, answer: None };
-            let full = notifier.targets.get(name).is_some_and(|jobs| jobs.try_send(job).is_err());
+            let full = notifier.targets.get(name).is_some_and(|line| line.messages.try_send(message).is_err());
             if full {
                 notifier.counters.lost.fetch_add(1, Ordering::Relaxed);
             }
@@ -381,10 +391,17 @@ struct Worker {
     suppressed: u64,
     counters: Arc<Counters>,
     told: bool,
+    tests: mpsc::Receiver<Test>,
 }
 
 impl Worker {
-    fn new(name: &str, target: &Target, site: &str, counters: Arc<Counters>) -> std::result::Result<Self, String> {
+    fn new(
+        name: &str,
+        target: &Target,
+        site: &str,
+        counters: Arc<Counters>,
+        tests: mpsc::Receiver<Test>,
+    ) -> std::result::Result<Self, String> {
         Ok(Self {
             name: name.to_owned(),
             site: site.to_owned(),
@@ -395,34 +412,40 @@ impl Worker {
             suppressed: 0,
             counters,
             told: false,
+            tests,
         })
     }
 
-    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         loop {
             // Something was held back: it is told of as soon as a message is allowed again.
             let due = self.bucket.next(Instant::now());
-            let job = tokio::select! {
-                job = queue.recv() => job,
+            let message = tokio::select! {
+                message = queue.recv() => message,
+                Some(test) = self.tests.recv() => {
+                    self.try_out(test).await;
+                    continue;
+                }
                 () = sleep_until(due), if self.suppressed > 0 => {
                     self.summary().await;
                     continue;
                 }
             };
-            match job {
+            match message {
                 None => return,
-                Some(Job { message, answer: Some(answer) }) => {
-                    let outcome = self.attempt(&message).await;
-                    // Whoever asked may have gone.
-                    let _ = answer.send(outcome);
-                }
-                Some(Job { message, answer: None }) if self.bucket.take(Instant::now()) => {
+                Some(message) if self.bucket.take(Instant::now()) => {
                     let suppressed = std::mem::take(&mut self.suppressed);
                     self.deliver(Message { suppressed, ..message }).await;
                 }
                 Some(_) => self.suppressed += 1,
             }
         }
+    }
+
+    async fn try_out(&mut self, Test { message, answer }: Test) {
+        let outcome = self.attempt(&message).await;
+        // Whoever asked may have gone.
+        let _ = answer.send(outcome);
     }
 
     async fn summary(&mut self) {
@@ -453,7 +476,13 @@ impl Worker {
                 }
             }
             if attempt < self.retries {
-                sleep(backoff.failed()).await;
+                let next = Instant::now() + backoff.failed();
+                loop {
+                    tokio::select! {
+                        () = sleep_until(next) => break,
+                        Some(test) = self.tests.recv() => self.try_out(test).await,
+                    }
+                }
             }
         }
         self.counters.lost.fetch_add(1, Ordering::Relaxed);
@@ -487,3 +516,5 @@ fn unix_ns() -> u64 {
 const QUEUE: usize = 100;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Tests of one target that wait.
+const MOST_TESTS: usize = 4;

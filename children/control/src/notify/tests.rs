@@ -4,12 +4,13 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::sync::Mutex;
 
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
 
 use super::*;
 use crate::service::Settings;
-use crate::testing::{FakeDaemon, dirs, until};
+use crate::testing::{Authority, FakeDaemon, dirs, until};
 
 fn fault(seq: u64, child: &str, kind: &str) -> Event {
     Event {
@@ -411,6 +412,58 @@ fn mail_is_sent_in_the_clear_and_after_starttls() {
         assert!(!error.contains("hunter2"), "{error}");
     }
     assert!(!plain.lock().expect("whole").iter().any(|line| line.starts_with("AUTH")));
+    running.end();
+}
+
+#[test]
+fn mail_is_sent_over_tls_from_the_first_byte_to_a_server_of_the_named_authority() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| root.path().join(name);
+    let own = Authority::new("own");
+    own.sign(&at("server.pem"), &at("server.key"));
+    let (ca, stranger) = (own.file(at("ca.pem")), Authority::new("other").file(at("other.pem")));
+    let chain =
+        CertificateDer::pem_file_iter(at("server.pem")).expect("PEM").collect::<std::result::Result<Vec<_>, _>>();
+    let tls = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain.expect("PEM"), PrivateKeyDer::from_pem_file(at("server.key")).expect("PEM"))
+        .expect("it fits");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let (own, tls) = (Arc::clone(&kept), Arc::new(tls));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let connection = ServerConnection::new(Arc::clone(&tls)).expect("a connection");
+            speak(StreamOwned::new(connection, stream), false, true, &own);
+        }
+    });
+    let mut good = by_mail(port, Security::Tls);
+    (good.mail.user, good.mail.password, good.ca) = ("me".into(), Secret::from("hunter2"), ca);
+    let untrusted = Target { ca: stranger, ..good.clone() };
+    let mut running = Running::start(&[("good", good), ("untrusted", untrusted)]);
+    let error = running.test("untrusted").expect_err("another authority").to_string();
+    assert!(!error.contains("hunter2"), "{error}");
+    assert!(kept.lock().expect("whole").is_empty(), "nothing is said to a stranger");
+    running.test("good").expect("it is trusted");
+    let said = kept.lock().expect("whole").clone();
+    let place =
+        |word: &str| said.iter().position(|line| line.starts_with(word)).unwrap_or_else(|| panic!("{word}: {said:?}"));
+    assert!(place("EHLO") < place("AUTH") && place("AUTH") < place("MAIL") && place("MAIL") < place("Subject"));
+    assert!(!said.iter().any(|line| line.starts_with("STARTTLS")));
+    running.end();
+}
+
+#[test]
+fn a_test_does_not_wait_for_messages_that_fail_again_and_again() {
+    let fails = Target { command: vec!["/nonexistent/pager".into()], retries: 100, ..Target::default() };
+    let mut running = Running::start(&[("fails", fails)]);
+    (0..3).for_each(|seq| running.daemon.happens(fault(seq, "pump", "crash")));
+    until("it has failed", || (running.traffic().failures > 1).then_some(()));
+    assert!(running.test("fails").expect_err("it is not there").to_string().contains("No such file"));
+    assert_eq!(running.traffic().lost, 0, "the message is still tried");
     running.end();
 }
 

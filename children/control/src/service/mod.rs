@@ -18,6 +18,8 @@ mod notify;
 pub mod queue;
 mod status;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -52,11 +54,13 @@ pub struct Settings {
     pub settle: Duration,
     /// Whether a change is taken back when its child does not come back healthy.
     pub auto_roll_back: bool,
+    /// By the name of a child: folders beyond its own, in which its parameters may name text files.
+    pub text_folders: BTreeMap<String, Vec<PathBuf>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { settle: Duration::from_secs(5), auto_roll_back: false }
+        Self { settle: Duration::from_secs(5), auto_roll_back: false, text_folders: BTreeMap::new() }
     }
 }
 

@@ -178,10 +178,12 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> Result<(), E
     let ended = tokio::select! {
         () = web.live.publish(&web.service, &stop) => Ok(()),
         () = tending => Ok(()),
+        () = guard.renew() => Ok(()),
         () = stop.requested() => Ok(()),
         () = no_worker_answers(&guard) => Err("the workers do not answer any more".into()),
     };
     listeners.shutdown().await;
+    web.pages.keep();
     drop(workers);
     ended
 }

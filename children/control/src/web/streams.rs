@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Bytes;
 use multus_contract::api::event::Event;
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::Web;
 use super::live::frame;
@@ -133,7 +133,7 @@ impl Stream {
             match what {
                 What::Live { first } => live(&web, &visitor, &sender, first).await,
                 What::Log { lines, follower } => log(&web, &visitor, &sender, lines, follower).await,
-                What::File { file, length } => send_file(&sender, file, length).await,
+                What::File { file, length } => send_file(&web, &visitor, &sender, file, length).await,
                 What::Export { query, format, _place } => export(&web, &visitor, sender, *query, format).await,
             }
         });
@@ -156,25 +156,31 @@ async fn live(web: &Web, visitor: &Visitor, sender: &mpsc::Sender<Part>, first: 
             return;
         }
     }
-    let mut looked = Instant::now();
+    // Whether or not there is something to say.
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = Instant::now();
     loop {
         let part = tokio::select! {
-            next = timeout(ALIVE, frames.recv()) => match next {
-                Ok(Ok(next)) if sent.remove(&next) => continue,
-                Ok(Ok(next)) => next,
-                Ok(Err(broadcast::error::RecvError::Lagged(lost))) => frame(None, "gap", &lost.to_string()),
-                Ok(Err(broadcast::error::RecvError::Closed)) => return,
-                Err(_) => Bytes::from_static(COMMENT),
+            next = frames.recv() => match next {
+                Ok(next) if sent.remove(&next) => continue,
+                Ok(next) => next,
+                Err(broadcast::error::RecvError::Lagged(lost)) => frame(None, "gap", &lost.to_string()),
+                Err(broadcast::error::RecvError::Closed) => return,
             },
+            _ = looks.tick() => {
+                if !may_look(web, visitor) {
+                    let _ = sender.try_send(Ok(frame(None, "end", "\"logged out\"")));
+                    return;
+                }
+                if told.elapsed() < ALIVE {
+                    continue;
+                }
+                Bytes::from_static(COMMENT)
+            }
             () = sender.closed() => return,
         };
-        if looked.elapsed() >= LOOK {
-            looked = Instant::now();
-            if !may_look(web, visitor) {
-                let _ = sender.try_send(Ok(frame(None, "end", "\"logged out\"")));
-                return;
-            }
-        }
+        told = Instant::now();
         // A client that is so far behind is better off with a new beginning: it asks for what it has missed.
         if sender.try_send(Ok(part)).is_err() {
             return;
@@ -230,9 +236,9 @@ async fn log(
     }
 }
 
-async fn send_file(sender: &mpsc::Sender<Part>, mut file: File, length: u64) {
+async fn send_file(web: &Web, visitor: &Visitor, sender: &mpsc::Sender<Part>, mut file: File, length: u64) {
     let mut left = length;
-    while left > 0 {
+    while left > 0 && may_look(web, visitor) {
         let wanted = left.min(PART);
         let read = tokio::task::spawn_blocking(move || {
             let mut part = Vec::new();
@@ -251,15 +257,19 @@ async fn send_file(sender: &mpsc::Sender<Part>, mut file: File, length: u64) {
     }
 }
 
-async fn export(web: &Web, visitor: &Visitor, sender: mpsc::Sender<Part>, query: Query, format: Format) {
+async fn export(web: &Arc<Web>, visitor: &Visitor, sender: mpsc::Sender<Part>, query: Query, format: Format) {
     let Some(caller) = visitor.caller().cloned() else { return };
-    let (service, parts) = (web.service.clone(), sender.clone());
+    let (own, parts, somebody) = (Arc::clone(web), sender.clone(), visitor.clone());
     let done = blocking::call(move || {
         // A client that takes nothing is hung up on by the guard, and then there is nobody to send to.
-        service.export_events(&caller, &query, format, &mut |part| parts.blocking_send(Ok(part.into())).is_ok())
+        own.service.export_events(&caller, &query, format, &mut |part| {
+            may_look(&own, &somebody) && parts.blocking_send(Ok(part.into())).is_ok()
+        })
     });
     if let Err(error) = done.await {
         let _ = sender.send(Err(io::Error::other(error.to_string()))).await;
+    } else if !may_look(web, visitor) {
+        let _ = sender.send(Err(io::Error::other("logged out"))).await;
     }
 }
 
@@ -271,7 +281,7 @@ const RETRY: &[u8] = b"retry: 2000\n\n";
 const COMMENT: &[u8] = b":\n\n";
 const ALIVE: Duration = Duration::from_secs(15);
 /// How soon a log-out ends a stream.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 const LOG_TURN: Duration = Duration::from_millis(500);
 /// Parts that wait for the client.
 const QUEUE: usize = 64;

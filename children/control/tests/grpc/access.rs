@@ -244,3 +244,36 @@ async fn over_tls_a_certificate_or_a_token_says_who_asks() {
     let plain = Channel::from_shared(uri).expect("an address").connect_lazy();
     assert!(list(plain).await.is_some());
 }
+
+#[tokio::test]
+async fn a_renewed_certificate_counts_without_a_restart_and_a_broken_one_does_not() {
+    let mut world = World::new();
+    let (before, after) = (Authority::new(), Authority::new());
+    let files = ["server.pem", "server.key"].map(|name| world.path(name));
+    let put = |(certificate, key): (String, String)| {
+        fs::write(&files[0], certificate).expect("own file");
+        fs::write(&files[1], key).expect("own file");
+    };
+    put(before.sign("device"));
+    let keys = format!("certificate = {:?}\nkey = {:?}\n", files[0], files[1]);
+    world.control(&format!("{ANY_PORT}{keys}"));
+    started(&mut world);
+    let pid = world.of("control").pid;
+    let is_trusted = async |authority: &Authority| {
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()));
+        match secured(&world, tls).await {
+            Ok(channel) => HealthClient::new(channel).check(HealthCheckRequest::default()).await.is_ok(),
+            Err(_) => false,
+        }
+    };
+    assert!(is_trusted(&before).await && !is_trusted(&after).await);
+    put(after.sign("device"));
+    world.wait_log("control", "grpc: the certificate was renewed");
+    assert!(is_trusted(&after).await && !is_trusted(&before).await);
+    let (certificate, _) = before.sign("device");
+    let (_, key) = before.sign("device");
+    put((certificate, key));
+    world.wait_log("control", "the certificate that was read before stays in force");
+    assert!(is_trusted(&after).await, "two that do not belong together change nothing");
+    assert_eq!(world.of("control").pid, pid);
+}

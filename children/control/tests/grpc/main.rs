@@ -8,6 +8,7 @@ mod children;
 mod configuration;
 mod python;
 mod streams;
+mod texts;
 
 use std::time::Duration;
 

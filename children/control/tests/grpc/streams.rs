@@ -15,12 +15,16 @@ use multus_contract::dirs::Dirs;
 use multus_control::grpc::{self, Config};
 use multus_control::run;
 use multus_control::service::{Service, Settings};
+use multus_proto::v1::children_service_client::ChildrenServiceClient;
 use multus_proto::v1::events_service_client::EventsServiceClient;
+use multus_proto::v1::logs_service_client::LogsServiceClient;
 use multus_proto::v1::watch_events_response::What;
-use multus_proto::v1::{ListEventsRequest, WatchEventsRequest};
+use multus_proto::v1::{ListEventsRequest, TailRequest, WatchEventsRequest, WatchStatusRequest};
+use tonic::Code;
 use tonic::transport::Endpoint;
 
-use super::world::{PATIENCE, PAUSE};
+use super::world::{PATIENCE, PAUSE, World};
+use super::{ANY_PORT, IDLE, plain, started, with_token};
 
 /// Far more than all buffers on the way hold.
 const EVENTS: u64 = 60_000;
@@ -124,4 +128,43 @@ async fn a_slow_reader_holds_up_nobody_and_learns_how_much_it_missed() {
     // The stream of a server that ends is ended, too.
     let rest = tokio::time::timeout(Duration::from_secs(20), slow.message()).await.expect("in time");
     assert!(rest.is_err() || rest.is_ok_and(|message| message.is_none()));
+}
+
+#[tokio::test]
+async fn a_stream_ends_soon_after_its_token_does() {
+    let mut world = World::new();
+    world.control(ANY_PORT);
+    world.child("idle", IDLE);
+    let (goes, stays) = (world.token("goes", 100), world.token("stays", 100));
+    started(&mut world);
+    let channel = plain(&world).await;
+    let mut events = EventsServiceClient::new(with_token(&channel, &goes));
+    let mut logs = LogsServiceClient::new(with_token(&channel, &goes));
+    let mut children = ChildrenServiceClient::new(with_token(&channel, &goes));
+    let mut others = EventsServiceClient::new(with_token(&channel, &stays));
+    let mut watched = events.watch(WatchEventsRequest { since: None }).await.expect("good").into_inner();
+    let tail = TailRequest { name: "idle".into(), lines: None, follow: true };
+    let mut tailed = logs.tail(tail).await.expect("good").into_inner();
+    let mut status = children.watch_status(WatchStatusRequest::default()).await.expect("good").into_inner();
+    let mut other = others.watch(WatchEventsRequest { since: None }).await.expect("good").into_inner();
+    assert!(status.message().await.expect("good").is_some());
+
+    world.ctl(&["token", "remove", "goes"]);
+    let removed = std::time::Instant::now();
+    macro_rules! end_of {
+        ($stream:ident) => {
+            loop {
+                match $stream.message().await {
+                    Ok(message) => assert!(message.is_some(), "it ends with a reason"),
+                    Err(error) => break error.code(),
+                }
+            }
+        };
+    }
+    let gone = async { [end_of!(watched), end_of!(tailed), end_of!(status)] };
+    let codes = tokio::time::timeout(PATIENCE, gone).await.expect("in time");
+    eprintln!("streams of a removed token ended after {:?}", removed.elapsed());
+    assert_eq!(codes, [Code::Unauthenticated; 3]);
+    world.ctl(&["restart", "idle"]);
+    assert!(tokio::time::timeout(PATIENCE, other.message()).await.expect("in time").expect("it goes on").is_some());
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::http::{Browser, Reply};
+use super::http::{Browser, Raw, Reply};
 use super::world::World;
 use super::{ANY_PORT, IDLE, PASSWORD, address, logged_in, up, user};
 
@@ -266,8 +266,53 @@ fn over_tls_the_cookie_is_bound_to_it() {
         .replace("GET /api/v1/status", "DELETE /api/v1/session")
         .replace("Connection", "Origin: http://localhost\r\nConnection");
     assert!(ask(&foreign).starts_with("HTTP/1.1 403"), "plain HTTP is another origin");
+    // A broken certificate changes nothing; a renewed one needs no restart.
+    std::fs::write(&certificate, "-----BEGIN CERTIFICATE-----\n").expect("own file");
+    world.wait_log("control", "the certificate that was read before stays in force");
+    assert!(ask(&get).starts_with("HTTP/1.1 200"));
+    let renewed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate can be made");
+    std::fs::write(&certificate, renewed.cert.pem()).expect("own file");
+    std::fs::write(&key, renewed.signing_key.serialize_pem()).expect("own file");
+    world.wait_log("control", "web.tls: the certificate was renewed");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let connection = ClientConnection::new(Arc::clone(&config), name).expect("a good configuration");
+    let mut stream = StreamOwned::new(connection, TcpStream::connect(address).expect("it listens"));
+    let error = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").and_then(|()| stream.flush()).expect_err("not known here");
+    assert!(error.to_string().contains("certificate"), "{error}");
     // Neither plain text nor silence in place of TLS holds anything up.
     let mut plain = super::http::Raw::connect(address);
     let _ = plain.write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(plain.reply().is_none());
+}
+
+#[test]
+fn streams_end_soon_after_the_right_to_look() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    user(&world, "goes", 100, false);
+    user(&world, "lower", 10, false);
+    let token = world.token("scada", 100);
+    let (goes, lower) = (logged_in(address, "goes"), logged_in(address, "lower"));
+    let bearer = |path: &str| {
+        let mut raw = Raw::connect(address);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+        raw.write(head).expect("connected");
+        raw
+    };
+    let log = "/api/v1/logs/control/stream?lines=5";
+    let mut of_user = [goes.stream("/api/v1/stream"), goes.stream(log)];
+    let mut of_token = [bearer("/api/v1/stream"), bearer(log)];
+    let mut stays = lower.stream("/api/v1/stream");
+    for stream in of_user.iter_mut().chain(&mut of_token).chain([&mut stays]) {
+        stream.until("200 OK");
+    }
+    world.ctl(&["passwd", "goes", "--remove"]);
+    world.ctl(&["token", "remove", "scada"]);
+    let removed = std::time::Instant::now();
+    for stream in of_user.iter_mut().chain(&mut of_token) {
+        stream.until("event: end");
+        stream.hangs_up();
+    }
+    eprintln!("streams of a removed user and of a removed token ended after {:?}", removed.elapsed());
+    stays.until("event: status");
 }

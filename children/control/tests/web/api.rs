@@ -177,7 +177,10 @@ fn metrics_and_history_are_for_those_who_may_look() {
     let metrics = program.get("/metrics");
     assert_eq!(metrics.status, 200);
     assert!(String::from_utf8_lossy(&metrics.body).contains("# TYPE multus"), "{metrics:?}");
-    let history = program.get("/api/v1/history?children=idle&limit=5");
+    // Until its tables are there it says "try again".
+    let history = world.wait("the history is open", || {
+        Some(program.get("/api/v1/history?children=idle&limit=5")).filter(|reply| reply.status != 503)
+    });
     assert!(matches!(history.status, 200 | 409), "{history:?}");
     assert_eq!(program.get("/api/v1/history?limit=0").status, 422);
     assert_eq!(program.get("/api/v1/history?from=yesterday").status, 422);

@@ -149,7 +149,8 @@ impl Socket {
         if !accepted {
             self.refused += 1;
             if self.refused.is_power_of_two() {
-                log::warn!("{name}: {} notices of processes that are not its own were refused", self.refused);
+                let (count, notices) = (self.refused, if self.refused == 1 { "notice" } else { "notices" });
+                log::warn!("{name}: refused {count} {notices} of processes that are not its own");
             }
         }
         accepted

@@ -6,7 +6,7 @@
 //!            `---------------- revert ----------------+------- revert, or by itself ---------> reverted
 //! ```
 //!
-//! Applying means a reload for `children/*` and `multusd`, a restart of the instance for `config/*`. What is under way
+//! Applying means a reload for `children/*` and `multusd`, a restart of the instance for `config/*` and `files/*`. What is under way
 //! outlives a restart of this program, which may itself be what a change restarts.
 
 use std::collections::BTreeMap;
@@ -201,8 +201,13 @@ impl Configuration {
             ..super::VersionInfo::default()
         };
         let info = self.history_of(document).add("", info)?;
-        let path = document.path(&self.dirs);
-        fs::remove_file(&path).map_err(|error| Error::io(&path, &error))?;
+        match (document, document.path(&self.dirs)) {
+            (Document::Text { instance, key }, _) => self.place(instance, key)?.remove()?,
+            (_, path) => {
+                let path = path.unwrap_or_default();
+                fs::remove_file(&path).map_err(|error| Error::io(&path, &error))?;
+            }
+        }
         Ok(info.version)
     }
 
@@ -263,7 +268,9 @@ impl Configuration {
     fn names(&self, document: &Document) -> Vec<String> {
         match document {
             Document::Daemon => Vec::new(),
-            Document::Child(name) | Document::Parameters(name) => vec![name.clone()],
+            Document::Child(name) | Document::Parameters(name) | Document::Text { instance: name, .. } => {
+                vec![name.clone()]
+            }
         }
     }
 
@@ -273,7 +280,9 @@ impl Configuration {
         let concerns = |child: &&ChildConfig| match document {
             Document::Daemon => true,
             Document::Child(name) => child.name == *name,
-            Document::Parameters(instance) => child.instance_names().any(|name| name == *instance),
+            Document::Parameters(instance) | Document::Text { instance, .. } => {
+                child.instance_names().any(|name| name == *instance)
+            }
         };
         let longest = children.iter().filter(concerns).map(|child| child.stop.timeout + child.heartbeat.startup).max();
         longest.unwrap_or(Duration::from_secs(30)).saturating_add(MARGIN)
@@ -410,7 +419,9 @@ impl Inner {
         }
         let applied = match document {
             Document::Daemon | Document::Child(_) => self.daemon.ask::<ReloadReport>(&Request::Reload).map(Some),
-            Document::Parameters(name) => self.daemon.tell(&Request::Restart { name: name.clone() }).map(|_| None),
+            Document::Parameters(name) | Document::Text { instance: name, .. } => {
+                self.daemon.tell(&Request::Restart { name: name.clone() }).map(|_| None)
+            }
         };
         self.forget_snapshot();
         // A reload restarts only what needs it; a process that stays for the time a child is held to be well is good, too.

@@ -15,6 +15,8 @@ mod program;
 mod schema;
 mod secrets;
 mod store;
+mod text_file;
+mod version;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,6 +32,7 @@ pub use history::VersionInfo;
 pub use store::Change;
 
 pub(crate) use apply::start;
+pub(crate) use text_file::folder_fault;
 
 use super::{Caller, Problem, Result, Service, Settings};
 
@@ -52,7 +55,8 @@ pub struct DocumentInfo {
 pub struct Text {
     /// Such as `children/pump`.
     pub document: String,
-    /// The file, TOML; empty if there is none. Hidden values are [`MASK`].
+    /// The file, TOML (or what the program takes, for `files/*`); empty if there is none. Hidden values are [`MASK`], and so is a
+    /// hidden text.
     pub text: String,
     /// Whether there is a file.
     pub exists: bool,
@@ -126,7 +130,9 @@ impl Configuration {
 }
 
 impl Service {
-    /// Every document: `multusd`, each `children/<name>`, and `config/<instance>` for every child instance and every file.
+    /// Every document: `multusd`, each `children/<name>`, `config/<instance>` for every child instance and every file, and
+    /// `files/<instance>:<parameter>` for every text file that a parameter names. May run the children's programs to ask for
+    /// their schemas, each once.
     ///
     /// # Errors
     /// [`Error::Internal`].

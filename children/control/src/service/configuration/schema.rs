@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use multus_child::parameter::TEXT_FILE_FORMAT;
 use serde_json::Value;
 
 use super::super::Caller;
@@ -59,6 +61,62 @@ impl<'a> Node<'a> {
     /// The weakest level that may change it.
     pub(super) fn edit_level(&self) -> u32 {
         self.edit_level
+    }
+
+    /// The weakest level that may see it, if it is no secret.
+    pub(super) fn display_level(&self) -> u32 {
+        self.display_level
+    }
+
+    /// Whether it never leaves the device.
+    pub(super) fn is_secret(&self) -> bool {
+        self.secret
+    }
+
+    /// A text that the schema says of this place.
+    pub(super) fn text(&self, word: &str) -> Option<String> {
+        let mut found = None;
+        self.each(self.here, DEEPEST, &mut |schema| {
+            found = found.take().or_else(|| schema.get(word).and_then(Value::as_str).map(str::to_owned));
+        });
+        found
+    }
+
+    /// Whether the schema says `true` to a word.
+    pub(super) fn flag(&self, word: &str) -> bool {
+        let mut found = false;
+        self.each(self.here, DEEPEST, &mut |schema| found |= schema.get(word) == Some(&Value::Bool(true)));
+        found
+    }
+
+    /// Every parameter below that is the path of a text file, by its key with its tables.
+    pub(super) fn text_files(&self) -> Vec<(String, Self)> {
+        self.of_format(TEXT_FILE_FORMAT)
+    }
+
+    /// Every parameter below that has this format. Those in lists are not among them: their place is not fixed.
+    pub(super) fn of_format(&self, format: &str) -> Vec<(String, Self)> {
+        let mut found = Vec::new();
+        self.collect(format, "", DEEPEST, &mut found);
+        found
+    }
+
+    fn collect(&self, format: &str, path: &str, depth: usize, found: &mut Vec<(String, Self)>) {
+        let Some(depth) = depth.checked_sub(1) else { return };
+        let mut keys: Vec<&str> = Vec::new();
+        self.each(self.here, DEEPEST, &mut |schema| {
+            let known = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+            keys.extend(known.map(|(key, _)| key.as_str()));
+        });
+        for key in keys.into_iter().filter(|key| !key.is_empty() && !key.contains('.')) {
+            let below = self.key(key);
+            let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+            if below.text("format").as_deref() == Some(format) {
+                found.push((path, below));
+            } else {
+                below.collect(format, &path, depth, found);
+            }
+        }
     }
 
     /// Whether anything in the whole schema is marked as secret or not for everybody.
@@ -140,10 +198,13 @@ pub(super) struct Cache {
 struct Known {
     stamp: Stamp,
     schema: Option<Arc<Value>>,
+    /// For a program that could not be asked: when it is asked again.
+    again: Option<Instant>,
 }
 
 impl Cache {
-    /// The schema of the program behind a command line; `None` if it has none. Runs it if it is not known yet.
+    /// The schema of the program behind a command line; `None` if it has none. Runs it if it is not known yet. As long as it has
+    /// one but cannot tell it, everything counts as secret.
     pub(super) fn of(&self, program: &Path, arguments: &[String]) -> Option<Arc<Value>> {
         let mut command = vec![program.to_string_lossy().into_owned()];
         command.extend_from_slice(arguments);
@@ -151,22 +212,23 @@ impl Cache {
         let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = lock().get(&command)
             && known.stamp == stamp
+            && known.again.is_none_or(|again| Instant::now() < again)
         {
             return known.schema.clone();
         }
-        let schema = match program::print_schema(program, arguments) {
-            Ok(schema) => schema.map(Arc::new),
+        let (schema, again) = match program::print_schema(program, arguments) {
+            Ok(schema) => (schema.map(Arc::new), None),
             Err(error) => {
-                // Not kept: it may only have been busy.
-                log::warn!("{}: no schema: {error}", program.display());
-                return None;
+                log::warn!("{}: no schema, so its parameters are hidden: {error}", program.display());
+                // It may only have been busy.
+                (Some(Arc::new(serde_json::json!({ "writeOnly": true }))), Some(Instant::now() + ASK_AGAIN))
             }
         };
         let mut known = lock();
         if known.len() >= MOST_KNOWN {
             known.clear();
         }
-        known.insert(command, Known { stamp, schema: schema.clone() });
+        known.insert(command, Known { stamp, schema: schema.clone(), again });
         schema
     }
 }
@@ -175,6 +237,8 @@ const DISPLAY: &str = "x-display-level";
 const EDIT: &str = "x-edit-level";
 const DEEPEST: usize = 16;
 const MOST_KNOWN: usize = 1000;
+/// So that one program that hangs does not hold up every list of documents.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

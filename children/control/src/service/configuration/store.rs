@@ -15,8 +15,9 @@ use super::super::faults::names_in;
 use super::super::{Caller, Error, Problem, Result};
 use super::history::{History, VersionInfo};
 use super::program::{self, Draft};
+use super::schema::Node;
 use super::secrets::{flat, masked, restore};
-use super::{Configuration, Document, DocumentInfo, Save, Saved, Text, own_schema};
+use super::{Configuration, Document, DocumentInfo, MASK, Save, Saved, Text, own_schema};
 
 /// One value of a document to be changed.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,14 @@ pub struct Change {
     pub path: Vec<String>,
     /// The new value; `None` takes the key out, so that its default holds.
     pub value: Option<Value>,
+}
+
+/// What is on the disk.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) text: Vec<u8>,
+    /// When it was changed last; `None`: there is none.
+    changed: Option<std::time::SystemTime>,
 }
 
 /// A file as it is.
@@ -56,14 +65,21 @@ impl Configuration {
                 all.push((document, None));
             }
         }
+        let mut texts = Vec::new();
+        for (document, child) in &all {
+            if let (Document::Parameters(instance), Some(child)) = (document, child) {
+                texts.extend(self.text_files_of(instance).into_iter().map(|text| (text, Some(child.clone()))));
+            }
+        }
+        all.append(&mut texts);
         all.sort();
+        let exists = |document: &Document| match (document, document.path(&self.dirs)) {
+            (Document::Text { instance, key }, _) => self.place(instance, key).is_ok_and(|place| place.path().exists()),
+            (_, path) => path.is_some_and(|path| path.exists()),
+        };
         Ok(all
             .into_iter()
-            .map(|(document, child)| DocumentInfo {
-                exists: document.path(&self.dirs).exists(),
-                document: document.to_string(),
-                child,
-            })
+            .map(|(document, child)| DocumentInfo { exists: exists(&document), document: document.to_string(), child })
             .collect())
     }
 
@@ -78,7 +94,7 @@ impl Configuration {
         }
         Ok(Text {
             document: document.to_string(),
-            text: masked(&current.text, schema.as_deref(), caller),
+            text: shown(document, &current.text, schema.as_deref(), caller),
             exists: current.exists,
             version: current.version,
             etag: current.etag,
@@ -92,13 +108,16 @@ impl Configuration {
             let _files = self.files();
             self.current(document)?
         };
-        match unmasked(text, &current.text, schema.as_deref(), caller) {
+        match unmasked(document, text, &current.text, schema.as_deref(), caller) {
             Ok(text) => self.problems(document, &text),
             Err(problems) => Ok(problems),
         }
     }
 
     pub(super) fn edited(&self, caller: &Caller, document: &Document, changes: &[Change]) -> Result<String> {
+        if matches!(document, Document::Text { .. }) {
+            return Err(Error::field("changes", format!("{document} is a text without parameters; send all of it")));
+        }
         let text = self.text(caller, document)?.text;
         let mut edited: DocumentMut = text.parse().map_err(|error| {
             let problems = vec![of_syntax(&text, &error)];
@@ -132,12 +151,16 @@ impl Configuration {
         if !current.exists && !self.may_exist(document) {
             return Err(Error::NotFound(format!("no child belongs to {document}")));
         }
-        let text = unmasked(save.text, &current.text, schema.as_deref(), caller).map_err(invalid)?;
+        let text = unmasked(document, save.text, &current.text, schema.as_deref(), caller).map_err(invalid)?;
         if text == current.text && current.exists {
             return Ok(Saved { version: current.version, etag: current.etag, problems: Vec::new(), pending: None });
         }
         let before = self.last_readable(document, &current.text)?;
         self.may_change(caller, document, &before, &text, schema.as_deref())?;
+        let text = match schema.as_deref() {
+            Some(schema) => super::version::raised(&before, text, schema),
+            None => text,
+        };
         let problems = self.problems(document, &text)?;
         if problems.iter().any(|problem| !problem.warning) {
             return Err(invalid(problems));
@@ -160,7 +183,7 @@ impl Configuration {
     pub(super) fn version(&self, caller: &Caller, document: &Document, version: u64) -> Result<(VersionInfo, String)> {
         let schema = self.schema(document);
         let history = self.history_of(document);
-        let text = masked(&history.text(version)?, schema.as_deref(), caller);
+        let text = shown(document, &history.text(version)?, schema.as_deref(), caller);
         Ok((history.info(version)?, text))
     }
 
@@ -173,7 +196,7 @@ impl Configuration {
     /// Changes `instances` in the file of a child.
     pub(crate) fn set_instances(&self, caller: &Caller, child: &str, instances: u16) -> Result<()> {
         let document = Document::Child(super::super::faults::checked(child)?.to_owned());
-        if !document.path(&self.dirs).exists() {
+        if document.path(&self.dirs).is_none_or(|path| !path.exists()) {
             return Err(super::super::status::no_child(child));
         }
         let version = self.text(&Caller::own(), &document)?.version;
@@ -189,20 +212,10 @@ impl Configuration {
 
     /// The file, and its version: one that was changed by hand becomes a new one. Call with the files locked.
     pub(super) fn current(&self, document: &Document) -> Result<Current> {
-        let path = document.path(&self.dirs);
-        let (text, exists) = match fs::metadata(&path) {
-            Ok(data) if !data.is_file() => {
-                return Err(Error::Internal(format!("{}: no regular file", path.display())));
-            }
-            Ok(data) if data.len() > LARGEST as u64 => {
-                return Err(Error::Internal(format!("{}: larger than {LARGEST} bytes", path.display())));
-            }
-            Ok(_) => (fs::read(&path).map_err(|error| Error::io(&path, &error))?, true),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => (Vec::new(), false),
-            Err(error) => return Err(Error::io(&path, &error)),
-        };
+        let File { text, changed } = self.read_file(document)?;
+        let exists = changed.is_some();
         let text = String::from_utf8(text)
-            .map_err(|_| Error::Internal(format!("{}: not UTF-8 text; mend it by hand", path.display())))?;
+            .map_err(|_| Error::Internal(format!("the file of {document} is not UTF-8 text; mend it by hand")))?;
         let etag = etag_of(&text);
         let history = self.history_of(document);
         let latest = history.latest()?;
@@ -210,8 +223,7 @@ impl Configuration {
             Some(latest) if latest.etag == etag && latest.exists == exists => latest.version,
             None if !exists => 0,
             latest => {
-                let changed = fs::metadata(&path).and_then(|data| data.modified());
-                let time = changed.unwrap_or_else(|_| std::time::SystemTime::now());
+                let time = changed.unwrap_or_else(std::time::SystemTime::now);
                 let comment = if latest.is_some() { "changed by hand" } else { "found" };
                 let info = VersionInfo {
                     time: rfc3339(time),
@@ -231,6 +243,31 @@ impl Configuration {
             }
         };
         Ok(Current { text, exists, version, etag })
+    }
+
+    /// The file of a document; an empty text if there is none.
+    pub(super) fn read_file(&self, document: &Document) -> Result<File> {
+        let none = File { text: Vec::new(), changed: None };
+        let path = match (document, document.path(&self.dirs)) {
+            (_, Some(path)) => path,
+            (Document::Text { instance, key }, None) => {
+                let found = self.place(instance, key)?.read()?;
+                return Ok(found.map_or(none, |found| File { text: found.text, changed: Some(found.changed) }));
+            }
+            (_, None) => return Ok(none),
+        };
+        match fs::metadata(&path) {
+            Ok(data) if !data.is_file() => Err(Error::Internal(format!("{}: no regular file", path.display()))),
+            Ok(data) if data.len() > LARGEST as u64 => {
+                Err(Error::Internal(format!("{}: larger than {LARGEST} bytes", path.display())))
+            }
+            Ok(data) => {
+                let text = fs::read(&path).map_err(|error| Error::io(&path, &error))?;
+                Ok(File { text, changed: Some(data.modified().unwrap_or_else(|_| std::time::SystemTime::now())) })
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(none),
+            Err(error) => Err(Error::io(&path, &error)),
+        }
     }
 
     /// Writes a text as a new version. Call with the files locked, after [`Configuration::current`].
@@ -253,32 +290,41 @@ impl Configuration {
         };
         // The history first: if the disk is full, the file is not touched at all.
         let info = history.add(text, info)?;
-        let path = document.path(&self.dirs);
-        let parent = path.parent().unwrap_or(&self.dirs.config);
-        let secret = schema.is_some_and(super::schema::Node::hides_something);
-        let written = fs::create_dir_all(parent)
-            .map_err(|error| Error::io(parent, &error))
-            // A child may run as any user, and must be able to read its parameters.
-            .and_then(|()| {
-                let mode = if secret { 0o640 } else { 0o644 };
-                replace_file(&path, text, mode).map_err(|error| Error::Internal(error.to_string()))
-            });
-        if let Err(error) = written {
+        if let Err(error) = self.write_file(document, text, schema) {
             history.forget(info.version);
             return Err(error);
         }
         Ok(info)
     }
 
+    fn write_file(&self, document: &Document, text: &str, schema: Option<&Value>) -> Result<()> {
+        if let Document::Text { instance, key } = document {
+            return self.place(instance, key)?.replace(text);
+        }
+        let path = document.path(&self.dirs).unwrap_or_default();
+        let parent = path.parent().unwrap_or(&self.dirs.config);
+        fs::create_dir_all(parent).map_err(|error| Error::io(parent, &error))?;
+        // A child may run as any user, and must be able to read its parameters.
+        let secret = schema.is_some_and(Node::hides_something);
+        let mode = if secret { 0o640 } else { 0o644 };
+        replace_file(&path, text, mode).map_err(|error| Error::Internal(error.to_string()))
+    }
+
     pub(super) fn history_of(&self, document: &Document) -> History {
-        History::at(self.dirs.state.join("config-history").join(document.to_string()))
+        let all = self.dirs.state.join("config-history");
+        let Document::Text { instance, key } = document else { return History::at(all.join(document.to_string())) };
+        // Of this file, not of another that the parameter named once, and that may have been a stricter one's.
+        let place = self.place(instance, key).map(|place| etag_of(&place.path().to_string_lossy()));
+        History::at(
+            all.join(format!("{document}@{}", place.map_or_else(|_| "nowhere".into(), |tag| tag[..16].to_owned()))),
+        )
     }
 
     /// The text itself if it is TOML; else the latest version that is. Whoever mends a broken file changes what differs from
     /// that, not every parameter in it.
     fn last_readable(&self, document: &Document, text: &str) -> Result<String> {
         let is_toml = |text: &str| text.parse::<DocumentMut>().is_ok();
-        if is_toml(text) {
+        if matches!(document, Document::Text { .. }) || is_toml(text) {
             return Ok(text.to_owned());
         }
         let history = self.history_of(document);
@@ -296,6 +342,10 @@ impl Configuration {
         new: &str,
         schema: Option<&Value>,
     ) -> Result<()> {
+        if matches!(document, Document::Text { .. }) {
+            let level = schema.map_or(Caller::ROOT, |schema| Node::root(Some(schema)).edit_level());
+            return if old == new { Ok(()) } else { caller.needs(level) };
+        }
         let parse = |text: &str| text.parse::<DocumentMut>().unwrap_or_default();
         let (old, new) = (flat(&parse(old), schema), flat(&parse(new), schema));
         let mut refused = Vec::new();
@@ -327,6 +377,7 @@ impl Configuration {
         match document {
             Document::Daemon | Document::Child(_) => true,
             Document::Parameters(instance) => self.child_of(instance).is_some(),
+            Document::Text { instance, key } => self.place(instance, key).is_ok(),
         }
     }
 
@@ -344,15 +395,20 @@ impl Configuration {
                 let (program, arguments) = program_of(&self.child_of(instance)?)?;
                 self.schemas.of(&program, &arguments)
             }
+            Document::Text { instance, key } => Some(Arc::new(self.place(instance, key).ok()?.schema())),
         }
     }
 
     /// All that is wrong with a text, masks put back already.
     fn problems(&self, document: &Document, text: &str) -> Result<Vec<Problem>> {
+        if matches!(document, Document::Text { .. }) {
+            return Ok(problems_of_text(text));
+        }
         if let Err(error) = text.parse::<DocumentMut>() {
             return Ok(vec![of_syntax(text, &error)]);
         }
         match document {
+            Document::Text { .. } => Ok(Vec::new()),
             Document::Daemon => self.daemon_problems(text, None),
             Document::Child(name) => self.daemon_problems(text, Some(name)),
             Document::Parameters(instance) => {
@@ -454,13 +510,42 @@ fn program_of(child: &ChildConfig) -> Option<(PathBuf, Vec<String>)> {
     Some((find_program(program).ok()?, arguments.to_vec()))
 }
 
+/// `text` as `caller` may see it.
+fn shown(document: &Document, text: &str, schema: Option<&Value>, caller: &Caller) -> String {
+    match document {
+        Document::Text { .. } if text.is_empty() => String::new(),
+        Document::Text { .. } if is_hidden_text(schema, caller) => MASK.to_owned(),
+        Document::Text { .. } => text.to_owned(),
+        _ => masked(text, schema, caller),
+    }
+}
+
+/// A text of which nothing is known at the moment is hidden.
+fn is_hidden_text(schema: Option<&Value>, caller: &Caller) -> bool {
+    schema.is_none_or(|schema| Node::root(Some(schema)).is_hidden_from(caller))
+}
+
+/// What no program takes for a text.
+fn problems_of_text(text: &str) -> Vec<Problem> {
+    let strange = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}' | '\u{1b}');
+    let Some(at) = text.find(strange) else { return Vec::new() };
+    let (line, column) = place(text, at);
+    let message = "a control character, which stands in no text".to_owned();
+    vec![Problem { line, column, message, ..Problem::default() }]
+}
+
 /// `text` with hidden values in place of their masks.
 fn unmasked(
+    document: &Document,
     text: &str,
     old: &str,
     schema: Option<&Value>,
     caller: &Caller,
 ) -> std::result::Result<String, Vec<Problem>> {
+    if matches!(document, Document::Text { .. }) {
+        let hidden = is_hidden_text(schema, caller);
+        return Ok(if hidden && text.trim_end() == MASK { old } else { text }.to_owned());
+    }
     let mut document: DocumentMut = text.parse().map_err(|error| vec![of_syntax(text, &error)])?;
     let old = old.parse::<DocumentMut>().ok();
     let problems = restore(&mut document, old.as_ref(), schema, caller);
@@ -608,5 +693,5 @@ fn rfc3339(time: std::time::SystemTime) -> String {
 }
 
 /// A message of the network interface holds a mebibyte; a configuration is a page or two.
-const LARGEST: usize = 512 * 1024;
+pub(super) const LARGEST: usize = 512 * 1024;
 const LONGEST_COMMENT: usize = 500;

@@ -12,7 +12,8 @@ use crate::service::{Caller, Error};
 /// Which documents there are.
 #[derive(Serialize, JsonSchema)]
 struct Documents {
-    /// `multusd` (its path is `daemon/multusd`), each `children/NAME`, and `config/INSTANCE` for every child instance.
+    /// `multusd` (its path is `daemon/multusd`), each `children/NAME`, `config/INSTANCE` for every child instance, and
+    /// `files/INSTANCE:PARAMETER` for every text file that a parameter names.
     documents: Vec<DocumentInfo>,
 }
 
@@ -20,7 +21,7 @@ struct Documents {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Draft {
-    /// TOML. Values that were hidden may stay hidden: they are kept.
+    /// TOML, or any text for `files/*`. Values that were hidden may stay hidden: they are kept.
     text: String,
 }
 
@@ -62,7 +63,7 @@ struct Edited {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SaveBody {
-    /// TOML.
+    /// TOML, or any text for `files/*`.
     text: String,
     /// The version it was made from (0: there was no file). May be left out when `If-Match` says it.
     version: Option<u64>,
@@ -93,7 +94,7 @@ struct History {
 struct Version {
     /// Which, who and when.
     info: VersionInfo,
-    /// TOML; hidden values are `********`.
+    /// TOML, or any text for `files/*`; hidden values are `********`.
     text: String,
 }
 
@@ -131,7 +132,7 @@ pub(crate) fn routes(table: &mut Table) {
     table.add(Post, path, "revert-document", "Take a change back", base, revert);
 }
 
-/// `daemon/multusd`, `children/NAME` or `config/INSTANCE`.
+/// `daemon/multusd`, `children/NAME`, `config/INSTANCE` or `files/INSTANCE:PARAMETER`.
 fn document(call: &Call<'_>) -> Result<Document, Problem> {
     let (kind, name) = (call.part(0), call.part(1));
     let unknown = || Error::NotFound(format!("there is no configuration {kind}/{name}"));

@@ -19,7 +19,6 @@ mod body;
 mod forward;
 mod hosts;
 mod pulse;
-mod tls;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -35,13 +34,13 @@ use multus_child::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 
 use super::problem::Problem;
 use super::request::{HEADERS, Method, Request};
 use super::statics;
 use super::streams::STREAM;
 use super::{Config, Web};
+use crate::certificates::{Certificates, Files};
 use admission::{Admission, Ticket};
 use body::Body;
 use forward::Forward;
@@ -55,17 +54,11 @@ pub(crate) struct Guard {
     web: Arc<Web>,
     forward: Forward,
     hosts: Hosts,
-    tls: Option<Acceptor>,
+    tls: Option<Arc<Certificates>>,
     admission: Mutex<Admission>,
+    /// Those that wait for a seat.
+    waiting: Arc<Semaphore>,
     large_bodies: Semaphore,
-}
-
-struct Acceptor(TlsAcceptor);
-
-impl std::fmt::Debug for Acceptor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Acceptor")
-    }
 }
 
 impl Guard {
@@ -75,7 +68,13 @@ impl Guard {
     /// Certificate or key cannot be used.
     pub(crate) fn new(web: Arc<Web>, config: &Config, socket: std::path::PathBuf) -> Result<Self, Error> {
         let tls = match config.tls.is_on() {
-            true => Some(Acceptor(tls::acceptor(&config.tls.certificate, &config.tls.key)?)),
+            true => Some(Certificates::load(Files {
+                part: "web.tls",
+                certificate: config.tls.certificate.clone(),
+                key: config.tls.key.clone(),
+                client_ca: None,
+                protocol: b"http/1.1",
+            })?),
             false => None,
         };
         let machine = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -85,8 +84,17 @@ impl Guard {
             hosts: Hosts::new(&config.hosts, &machine),
             tls,
             admission: Mutex::default(),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             large_bodies: Semaphore::new(LARGE_BODIES),
         })
+    }
+
+    /// Takes over a renewed certificate, for ever.
+    pub(crate) async fn renew(&self) {
+        match &self.tls {
+            Some(certificates) => Arc::clone(certificates).watch().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Asks the workers something small, as a client would.
@@ -122,17 +130,28 @@ impl Guard {
     fn take(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
         let admitted = self.admission().admit(Instant::now(), peer.ip());
         let guard = Arc::clone(self);
-        match admitted {
-            Some(ticket) => drop(tokio::spawn(async move {
-                guard.connection(stream, peer, &ticket).await;
-                guard.admission().left(ticket.number);
-            })),
-            // The few bytes fit into the buffer of a new connection, so this never waits.
-            None if self.tls.is_none() => drop(tokio::spawn(async move {
-                let _ = stream.write_all(FULL).await;
-            })),
-            None => {}
-        }
+        // When all seats were taken just now, one is free to be given on in a moment: a flood does not keep anybody out.
+        let place = if admitted.is_none() { Arc::clone(&self.waiting).try_acquire_owned().ok() } else { None };
+        tokio::spawn(async move {
+            let mut admitted = admitted;
+            for _ in 0..if place.is_some() { TRIES } else { 0 } {
+                tokio::time::sleep(AGAIN).await;
+                admitted = guard.admission().admit(Instant::now(), peer.ip());
+                if admitted.is_some() {
+                    break;
+                }
+            }
+            drop(place);
+            match admitted {
+                Some(ticket) => {
+                    guard.connection(stream, peer, &ticket).await;
+                    guard.admission().left(ticket.number);
+                }
+                // The few bytes fit into the buffer of a new connection, so this never waits.
+                None if guard.tls.is_none() => drop(stream.write_all(FULL).await),
+                None => {}
+            }
+        });
     }
 
     fn admission(&self) -> std::sync::MutexGuard<'_, Admission> {
@@ -148,7 +167,7 @@ impl Guard {
         let work = async {
             match &self.tls {
                 None => self.serve(stream, ends, ticket).await,
-                Some(Acceptor(acceptor)) => match acceptor.accept(stream).await {
+                Some(certificates) => match certificates.acceptor().accept(stream).await {
                     Ok(stream) => self.serve(stream, ends, ticket).await,
                     Err(error) => log::debug!("TLS with {peer}: {error}"),
                 },
@@ -376,6 +395,10 @@ const MOST_HEADERS: usize = 64;
 const MOST_BODY: usize = 1 << 20;
 /// A log-in or a first set-up is far smaller.
 const MOST_BODY_OF_STRANGERS: usize = 16 * 1024;
+/// Connections that wait for a seat, how often they look, and from look to look.
+const WAITING: usize = 64;
+const TRIES: u32 = 10;
+const AGAIN: Duration = Duration::from_millis(25);
 /// Larger bodies than those of strangers, at one time.
 const LARGE_BODIES: usize = 16;
 /// A little less than the pulse gives, so that the client is told.

@@ -20,6 +20,14 @@ struct Open {
     values: Result<Map<String, Value>, String>,
 }
 
+impl Open {
+    /// Whether it is a text that is never shown.
+    fn is_secret(&self) -> bool {
+        let mark = |schema: &Value| schema.get("writeOnly") == Some(&Value::Bool(true));
+        matches!(self.document, Document::Text { .. }) && self.text.schema.as_deref().is_some_and(mark)
+    }
+}
+
 /// What is said above a form.
 #[derive(Debug, Default, serde::Serialize)]
 struct Notice {
@@ -42,7 +50,12 @@ impl View<'_> {
                 let (kind, name) = info.document.split_once('/').unwrap_or(("", &info.document));
                 context! {
                     info, kind, name, state => state(&info.document),
-                    title => match kind { "children" => "how it is run and watched", "config" => "its parameters", _ => "the daemon itself" },
+                    title => match kind {
+                        "children" => "how it is run and watched",
+                        "config" => "its parameters",
+                        "files" => "a text that its parameters name",
+                        _ => "the daemon itself",
+                    },
                 }
             })
             .collect();
@@ -94,7 +107,9 @@ impl View<'_> {
             }),
             false => Vec::new(),
         };
-        let values = form::values(&text.text);
+        // A text has no parameters, whatever it looks like.
+        let is_text = matches!(document, Document::Text { .. });
+        let values = if is_text { Ok(Map::new()) } else { form::values(&text.text) };
         Ok(Open { document, text, problems, values })
     }
 
@@ -102,7 +117,11 @@ impl View<'_> {
     fn form(&self, open: &Open) -> Option<Form> {
         let schema = open.text.schema.as_deref().filter(|schema| schema.get("properties").is_some())?;
         let values = open.values.as_ref().ok()?;
-        Some(Form::new(schema, values, self.caller(), self.session.read_only))
+        let mut form = Form::new(schema, values, self.caller(), self.session.read_only);
+        if let Document::Parameters(instance) = &open.document {
+            form.link_texts(|key| path(&Document::Text { instance: instance.clone(), key: key.to_owned() }));
+        }
+        Some(form)
     }
 
     // ---- what was sent ----------------------------------------------------------------------------------------------
@@ -120,7 +139,9 @@ impl View<'_> {
             if problems.iter().any(|problem| !problem.warning) {
                 return self.text_page(422, &open, &text, &problems, expected, None);
             }
-            return self.review_page(&open, &text, &text, &problems, None);
+            let is_secret = text != open.text.text && open.is_secret();
+            let shown = if is_secret { "(a new text, not shown)" } else { &text };
+            return self.review_page(&open, &text, shown, &problems, None);
         }
         let Some(mut form) = self.form(&open) else {
             return self.text_page(409, &open, &open.text.text, &open.problems, open.text.version, None);
@@ -333,11 +354,15 @@ impl View<'_> {
         let pending = pending.into_iter().find(|change| change.document == name);
         let child = match &open.document {
             Document::Daemon => None,
-            Document::Child(child) | Document::Parameters(child) => Some(child.clone()),
+            Document::Child(child) | Document::Parameters(child) | Document::Text { instance: child, .. } => {
+                Some(child.clone())
+            }
         };
         let sibling = match &open.document {
             Document::Daemon => None,
-            Document::Child(child) => Some((Document::Parameters(child.clone()), "its parameters")),
+            Document::Child(child) | Document::Text { instance: child, .. } => {
+                Some((Document::Parameters(child.clone()), "its parameters"))
+            }
             Document::Parameters(child) => {
                 let all = self.service().documents(self.caller()).unwrap_or_default();
                 let owner = all.into_iter().find(|info| info.document == name).and_then(|info| info.child);
@@ -349,6 +374,10 @@ impl View<'_> {
             .map(|(document, what)| context! { path => path(&document), what });
         context! {
             document => name, path => path(&open.document), child, sibling, tab,
+            is_text => matches!(open.document, Document::Text { .. }), is_secret => open.is_secret(),
+            help => open.text.schema.as_deref().and_then(|schema| schema.get("description")).filter(|_| {
+                matches!(open.document, Document::Text { .. })
+            }),
             version => open.text.version, exists => open.text.exists, has_form => self.form(open).is_some(),
             pending => pending.map(|pending| self.shown_pending(&pending)),
             what => what(&open.document),
@@ -390,6 +419,7 @@ fn title(document: &Document) -> String {
         Document::Daemon => "Configuration of multusd".into(),
         Document::Child(name) => format!("{name}: supervision"),
         Document::Parameters(name) => format!("{name}: parameters"),
+        Document::Text { instance, key } => format!("{instance}: text of {key}"),
     }
 }
 
@@ -398,6 +428,7 @@ fn what(document: &Document) -> &'static str {
         Document::Daemon => "How the daemon itself works.",
         Document::Child(_) => "How it is run and watched.",
         Document::Parameters(_) => "What it works with.",
+        Document::Text { .. } => "A text in a file of its own, which a parameter names.",
     }
 }
 
@@ -409,7 +440,7 @@ fn effect(document: &Document) -> String {
                              back without any effect; later, the version before can be brought back with one click."
                 .into()
         }
-        Document::Child(name) | Document::Parameters(name) => format!(
+        Document::Child(name) | Document::Parameters(name) | Document::Text { instance: name, .. } => format!(
             "A few seconds after saving, {name} is restarted with it; several changes make one restart. Until then it can be \
              taken back without any effect. If {name} does not come back well, the version before is offered."
         ),

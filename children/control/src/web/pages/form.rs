@@ -51,6 +51,8 @@ pub(super) struct Field {
     choices: Vec<Choice>,
     /// Why it cannot be edited; empty if it can.
     locked: String,
+    /// Where the text of a file is edited; empty if that is not possible.
+    link: String,
     /// Lines of a text area.
     rows: usize,
     required: bool,
@@ -95,6 +97,8 @@ pub(super) enum Kind {
     Password,
     /// Several lines.
     Area,
+    /// The path of a file that is edited as a text, on a page of its own.
+    File,
     /// Texts, one a line.
     Texts,
     /// Numbers, separated by commas or lines.
@@ -191,6 +195,16 @@ impl Form {
         self.changes().into_iter().map(shown).collect()
     }
 
+    /// Says where the texts are edited whose files the fields name: those that are in the file or by default.
+    pub(super) fn link_texts(&mut self, link: impl Fn(&str) -> String) {
+        for field in self.sections.iter_mut().flat_map(|section| &mut section.fields) {
+            let names = |value: &Value| value.as_str().is_some_and(|path| !path.is_empty());
+            if field.kind == Kind::File && field.stored.as_ref().or(field.schema.get("default")).is_some_and(names) {
+                field.link = link(&field.key);
+            }
+        }
+    }
+
     pub(super) fn fields(&self) -> impl Iterator<Item = &Field> {
         self.sections.iter().flat_map(|section| &section.fields)
     }
@@ -211,7 +225,7 @@ impl Field {
         let text = self.value.trim();
         if text.is_empty() && self.kind != Kind::Bool {
             // What has no default but must be there may be an empty text.
-            let is_text = matches!(self.kind, Kind::Text | Kind::Area);
+            let is_text = matches!(self.kind, Kind::Text | Kind::Area | Kind::File);
             let empty = (is_text && self.default.is_empty() && self.stored.is_some()).then(|| Value::from(""));
             return match empty {
                 None if self.required && self.kind != Kind::Password => Err(format!("It is needed.{}", self.it_was())),
@@ -258,6 +272,10 @@ impl Field {
                 let given = self.choices.iter().find(|choice| choice.value == text);
                 let choice = given.ok_or_else(|| format!("{text:?} is none of the possible words."))?;
                 serde_json::from_str(&choice.value).unwrap_or_else(|_| Value::from(choice.value.as_str()))
+            }
+            Kind::File => {
+                text.parse::<multus_child::TextFile>().map_err(|error| format!("{error}.{}", self.it_was()))?;
+                text.into()
             }
             Kind::Text | Kind::Password | Kind::Area => {
                 // A password may begin with a blank; a text of one line that does was pasted badly.
@@ -530,7 +548,10 @@ impl Maker<'_> {
         {
             return Kind::Password;
         }
-        if schema.get("readOnly") == Some(&Value::Bool(true)) || schema.contains_key("const") {
+        if schema.get("readOnly") == Some(&Value::Bool(true))
+            || is("format", multus_child::parameter::VERSION_FORMAT)
+            || schema.contains_key("const")
+        {
             return Kind::Fixed;
         }
         match types.first().copied() {
@@ -546,6 +567,7 @@ impl Maker<'_> {
             Some("integer") => Kind::Int,
             Some("number") => Kind::Number,
             Some("string") if is("format", INTERVAL) => Kind::Duration,
+            Some("string") if is("format", multus_child::parameter::TEXT_FILE_FORMAT) => Kind::File,
             Some("string") if ["ip", "ipv4", "ipv6"].iter().any(|word| is("format", word)) => Kind::Ip,
             Some("string")
                 if is("format", "textarea") || is("x-format", "text") || schema.contains_key("contentMediaType") =>
@@ -777,6 +799,9 @@ mod tests {
                 "outputs": { "type": "object", "additionalProperties": { "type": ["string", "boolean", "number"] } },
                 "secret_table": { "x-display-level": 0, "type": "string" },
                 "version": { "type": "string", "readOnly": true, "x-section": "About" },
+                "rising": { "type": "string", "format": "multus-version", "default": "1.0.0" },
+                "tunnel": { "type": "string", "format": "multus-text-file", "default": "client.conf" },
+                "login": { "type": "string", "format": "multus-text-file" },
                 "rules": { "type": "array", "items": { "type": "object" } },
                 "log": { "title": "Log", "description": "How it tells.", "x-edit-level": 0, "type": "object",
                     "properties": { "every": { "type": "integer" } } },
@@ -818,6 +843,9 @@ mod tests {
             ("wait", Kind::Duration, ""),
             ("outputs", Kind::Pairs, "DO1 = off"),
             ("version", Kind::Fixed, "1.0.7"),
+            ("rising", Kind::Fixed, ""),
+            ("tunnel", Kind::File, ""),
+            ("login", Kind::File, ""),
             ("rules", Kind::Toml, ""),
             ("log.every", Kind::Int, "3"),
         ];
@@ -890,6 +918,11 @@ mod tests {
             ("name", "much too long", "Too long: 13 characters, at most 8 are possible."),
             ("access", "own", "\"own\" is none of the possible words."),
             ("outputs", "DO1", "\"DO1\": expected NAME = VALUE."),
+            (
+                "tunnel",
+                "../users.toml",
+                "\"../users.toml\" is not the path of a file without . and ... It was client.conf by default.",
+            ),
         ] {
             let mut form = form(Caller::ADMIN);
             form.fill(&[(format!("v:{key}"), value.to_owned())]);
@@ -897,6 +930,15 @@ mod tests {
             assert_eq!((field.error.as_str(), field.value.as_str()), (error, value), "{key}");
             assert_eq!((form.wrong, form.changes().len()), (1, 0));
         }
+    }
+
+    #[test]
+    fn a_text_is_edited_where_its_file_is_named() {
+        let mut form = form(Caller::ADMIN);
+        form.link_texts(|key| format!("/texts/{key}"));
+        assert_eq!(field(&form, "tunnel").link, "/texts/tunnel", "by default");
+        assert_eq!(field(&form, "login").link, "", "it names none");
+        assert!(form.fields().all(|field| field.link.is_empty() || field.kind == Kind::File));
     }
 
     #[test]

@@ -64,6 +64,11 @@ impl Pages {
     pub fn new(service: &Service) -> std::io::Result<Self> {
         Ok(Self { templates: Templates::new(), past: Past::start(service)? })
     }
+
+    /// Keeps what the next process goes on with.
+    pub(crate) fn keep(&self) {
+        self.past.keep();
+    }
 }
 
 /// The page that is asked for; the token against forged requests was checked before. `None`: there is no such page.

@@ -1,13 +1,18 @@
 //! The last minute, hour and day of every child: the longest silence that was seen in each second, minute and ten minutes.
 //!
-//! Kept in memory, some kilobytes for each child, from the start of this program on.
+//! Kept in memory, some kilobytes for each child. Hours and days are also in a file of the runtime directory, which is in memory
+//! on most machines: a restart of this program does not begin the curves anew, one of the machine does.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use multus_contract::api::status::ChildStatus;
-use serde::Serialize;
+use multus_contract::config::replace_file;
+use multus_ipc::MonoNs;
+use serde::{Deserialize, Serialize};
 
 use super::chart::{Curve, Point};
 use crate::service::{Caller, Service};
@@ -35,7 +40,7 @@ impl Range {
 #[derive(Debug)]
 pub(super) struct Past {
     children: Mutex<BTreeMap<String, Child>>,
-    start: Instant,
+    file: PathBuf,
 }
 
 /// How the silences of a child spread, in microseconds.
@@ -59,7 +64,16 @@ struct Child {
     longest: Option<(u32, f64)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What the file holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    /// Names the run of the machine: its monotonic time counts the steps.
+    boot: String,
+    /// Steps of an hour and of a day, by child.
+    children: BTreeMap<String, [VecDeque<Step>; 2]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Step {
     number: u64,
     us: f64,
@@ -69,10 +83,26 @@ struct Step {
 impl Past {
     /// Looks at the status now and then for as long as anybody holds this.
     pub(super) fn start(service: &Service) -> std::io::Result<Arc<Self>> {
-        let past = Arc::new(Self { children: Mutex::default(), start: Instant::now() });
+        let file = service.dirs().runtime.join("curves.json");
+        let children = kept(&file, &boot(), second()).unwrap_or_default();
+        let past = Arc::new(Self { children: Mutex::new(children), file });
         let (weak, service) = (Arc::downgrade(&past), service.clone());
         std::thread::Builder::new().name("past".into()).spawn(move || follow(&weak, &service))?;
         Ok(past)
+    }
+
+    /// Keeps hours and days for the next process.
+    pub(super) fn keep(&self) {
+        let of = |child: &Child| [child.ranges[1].clone(), child.ranges[2].clone()];
+        let children = {
+            let all = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+            all.iter().map(|(name, child)| (name.clone(), of(child))).collect()
+        };
+        // Numbers and names can always be written.
+        let text = serde_json::to_string(&Kept { boot: boot(), children }).unwrap_or_default();
+        if let Err(error) = replace_file(&self.file, &text, 0o600) {
+            log::warn!("the curves would begin anew with a restart: {error}");
+        }
     }
 
     /// One look, in this second.
@@ -106,7 +136,7 @@ impl Past {
         let all = self.children.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(child) = all.get(name) else { return Curve::of([]) };
         // The present second is not over yet; a longer step is shown as far as it goes.
-        let end = self.second() / length + u64::from(range != Range::Minute);
+        let end = second() / length + u64::from(range != Range::Minute);
         let known: BTreeMap<u64, f64> =
             child.ranges[range as usize].iter().map(|step| (step.number, step.us / step.deadline_us)).collect();
         #[expect(clippy::cast_precision_loss, reason = "at most 144")]
@@ -123,11 +153,43 @@ impl Past {
         let at = |per_cent: usize| silences.get((silences.len() * per_cent).div_ceil(100).max(1) - 1).copied();
         Some(Longest { p50: at(50)?, p90: at(90)?, max: at(100)?, steps: silences.len() })
     }
+}
 
-    /// Counts seconds; never runs back. Begins late enough for a whole range before it.
-    fn second(&self) -> u64 {
-        self.start.elapsed().as_secs() + DAY
-    }
+/// Counts seconds since the machine started; never runs back. Begins late enough for a whole range before it.
+fn second() -> u64 {
+    MonoNs::now().0 / 1_000_000_000 + DAY
+}
+
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// What the last process kept of this run of the machine; `None` if there is nothing that can be used.
+fn kept(file: &Path, boot: &str, now: u64) -> Option<BTreeMap<String, Child>> {
+    let mut text = String::new();
+    std::fs::File::open(file).ok()?.take(LARGEST).read_to_string(&mut text).ok()?;
+    let kept: Kept = serde_json::from_str(&text).ok().filter(|kept: &Kept| !boot.is_empty() && kept.boot == boot)?;
+    let usable = |steps: VecDeque<Step>, range: Range| {
+        let (length, count) = range.steps();
+        let is_good = |step: &Step| {
+            step.number <= now / length
+                && step.number + count >= now / length
+                && step.us >= 0.0
+                && step.deadline_us > 0.0
+        };
+        let mut usable: VecDeque<Step> = VecDeque::new();
+        for step in steps.into_iter().filter(is_good) {
+            if usable.back().is_none_or(|last| last.number < step.number) {
+                usable.push_back(step);
+            }
+        }
+        usable
+    };
+    let child = |[hour, day]: [VecDeque<Step>; 2]| Child {
+        ranges: [VecDeque::new(), usable(hour, Range::Hour), usable(day, Range::Day)],
+        longest: None,
+    };
+    Some(kept.children.into_iter().map(|(name, ranges)| (name, child(ranges))).collect())
 }
 
 impl Child {
@@ -152,9 +214,14 @@ impl Child {
 
 fn follow(past: &Weak<Past>, service: &Service) {
     let own = Caller::new("pages", Caller::USER);
+    let mut kept = Instant::now();
     while let Some(past) = past.upgrade() {
         if let Ok(snapshot) = service.status(&own) {
-            past.look(past.second(), &snapshot.status.children);
+            past.look(second(), &snapshot.status.children);
+        }
+        if kept.elapsed() >= KEEP {
+            kept = Instant::now();
+            past.keep();
         }
         drop(past);
         std::thread::sleep(PAUSE);
@@ -165,6 +232,10 @@ const RANGES: [Range; 3] = [Range::Minute, Range::Hour, Range::Day];
 const DAY: u64 = 86_400;
 /// From look to look: often enough to see most silences, a small part of a percent of a processor.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Also at the end in good order. Rare enough for a runtime directory on an SD card, where there is one.
+const KEEP: Duration = Duration::from_secs(300);
+/// A thousand children take less.
+const LARGEST: u64 = 32 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -181,7 +252,7 @@ mod tests {
             beat_interval_us: Some(Spread { p50: Some(10_000.0), p99: None, max }),
             ..ChildStatus::default()
         };
-        let past = Past { children: Mutex::default(), start: Instant::now() };
+        let past = Past { children: Mutex::default(), file: PathBuf::new() };
         let known = |range: Range| {
             let all = past.children.lock().expect("not poisoned");
             all["pump"].ranges[range as usize].iter().map(|step| (step.number, step.us)).collect::<Vec<_>>()
@@ -200,5 +271,39 @@ mod tests {
         assert_eq!(known(Range::Minute), [(60_001, 80_000.0)]);
         past.look(60_062, &[]);
         assert!(past.longest("pump", Range::Day).is_none());
+    }
+
+    #[test]
+    fn hours_and_days_outlive_the_process_and_nothing_else_is_believed() {
+        let temp = tempfile::tempdir().expect("a temporary directory can be made");
+        let file = temp.path().join("curves.json");
+        let past = Past { children: Mutex::default(), file: file.clone() };
+        let child = ChildStatus {
+            name: "pump".into(),
+            pid: Some(7),
+            deadline_us: Some(100_000),
+            last_beat_age_us: Some(30_000),
+            ..ChildStatus::default()
+        };
+        let now = second();
+        past.look(now - 1800, std::slice::from_ref(&child));
+        past.look(now, std::slice::from_ref(&child));
+        past.keep();
+        let again = kept(&file, &boot(), now).expect("it was kept");
+        let old = past.children.lock().expect("not poisoned");
+        assert_eq!(again["pump"].ranges[1..], old["pump"].ranges[1..]);
+        assert!(again["pump"].ranges[1].len() == 2 && again["pump"].ranges[0].is_empty());
+
+        assert!(kept(&file, "another run of the machine", now).is_none());
+        assert!(kept(&file, &boot(), now + 2 * DAY).expect("it can be read")["pump"].ranges[2].is_empty(), "too old");
+        let earlier = kept(&file, &boot(), now - 1200).expect("it can be read");
+        assert_eq!(earlier["pump"].ranges[1].len(), 1, "what is still to come is not believed");
+        let step = |number: u64, us: f64| format!("{{\"number\":{number},\"us\":{us},\"deadline_us\":1.0}}");
+        let (same, less) = (step(now / 60, 1.0), step(now / 60 - 1, -1.0));
+        let text = format!("{{\"boot\":{:?},\"children\":{{\"x\":[[{same},{same},{less}],[]]}}}}", boot());
+        std::fs::write(&file, text).expect("own file");
+        assert_eq!(kept(&file, &boot(), now).expect("it can be read")["x"].ranges[1].len(), 1);
+        std::fs::write(&file, "{").expect("own file");
+        assert!(kept(&file, &boot(), now).is_none(), "damaged");
     }
 }
