@@ -148,7 +148,8 @@ fn supervise(
         force: page(c"multus-force", force::words(slots * MAX_OUTPUTS + MAX_HELD, slots))
             .map_err(refused("the force page"))?,
     };
-    let lines = io_pages(&pages.force.1).map_err(refused("the process image"))?;
+    let guard_shared = Arc::new(guard::Shared::default());
+    let lines = io_pages(&pages.force.1, &guard_shared).map_err(refused("the process image"))?;
     let wake = || Wake::new().map(Arc::new).map_err(refused("an event descriptor"));
     let (wake_watch, wake_launcher, wake_evidence, wake_log, wake_control, wake_adapters, wake_guard) =
         (wake()?, wake()?, wake()?, wake()?, wake()?, wake()?, wake()?);
@@ -164,7 +165,6 @@ fn supervise(
     let (guard_orders, guard_orders_in) = rtrb::RingBuffer::new(64);
     let (secured, secured_in) = rtrb::RingBuffer::new(64);
     let (guard_setups, guard_setups_in) = rtrb::RingBuffer::new(8);
-    let guard_shared = Arc::new(guard::Shared::default());
     let attention = Arc::new(adapters::Attention::default());
     let reboot = Arc::new(OnceLock::new());
 
@@ -427,7 +427,7 @@ struct IoPages {
 }
 
 /// The image, as multus-io will find it, and the request page of people.
-fn io_pages(force: &std::os::fd::OwnedFd) -> io::Result<IoPages> {
+fn io_pages(force: &std::os::fd::OwnedFd, guard: &Arc<guard::Shared>) -> io::Result<IoPages> {
     let refused = |refused| io::Error::new(io::ErrorKind::InvalidData, refused);
     let (words, image) = page(c"multus-io-image", multus_ipc::io::IMAGE_WORDS)?;
     for (word, value) in words.iter().zip(multus_ipc::io::image_header()) {
@@ -436,7 +436,7 @@ fn io_pages(force: &std::os::fd::OwnedFd) -> io::Result<IoPages> {
     let operator = launcher::request_page()?;
     let people = Mapping::writable(operator.as_fd())?.leak();
     let view = map::read_only_copy(image.as_fd())?;
-    let for_launcher = launcher::Lines::new(image, view, force.try_clone()?, operator);
+    let for_launcher = launcher::Lines::new(image, view, force.try_clone()?, operator, Arc::clone(guard));
     Ok(IoPages { image: multus_ipc::io::Reader::new(words).map_err(refused)?, operator: people, for_launcher })
 }
 

@@ -4,6 +4,7 @@
 //! Between two orders it waits. While it holds the outputs, what could not be written is tried again and again.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -54,6 +55,10 @@ pub enum Holder {
 pub struct Shared {
     holder: AtomicU8,
     failed: Mutex<Vec<String>>,
+    /// Native outputs that are open and can be given to multus-io.
+    outputs: Mutex<Option<OwnedFd>>,
+    /// The present multus-io has them.
+    is_handed_out: AtomicBool,
 }
 
 impl Shared {
@@ -69,6 +74,18 @@ impl Shared {
     /// What the guard could not bring to its safe value, a sentence each.
     pub fn failed(&self) -> Vec<String> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The open native outputs, for a new multus-io; `None`: it has to open them itself, or may.
+    pub fn hand_out(&self) -> Option<OwnedFd> {
+        let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let handed = outputs.as_ref().and_then(|fd| fd.try_clone().ok());
+        self.is_handed_out.store(handed.is_some(), Ordering::Release);
+        handed
+    }
+
+    fn open(&self, outputs: Option<OwnedFd>) {
+        *self.outputs.lock().unwrap_or_else(PoisonError::into_inner) = outputs;
     }
 
     fn set(&self, holder: Holder, failed: &[String]) {
@@ -106,6 +123,8 @@ const PAUSE: Duration = Duration::from_micros(250);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The first answer is given after this long, whatever is done by then.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The safe values are written a second time after this long.
+const REPEAT: Duration = Duration::from_millis(5);
 /// The thread beats at least this often.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -177,11 +196,22 @@ struct Task {
     pause: Duration,
     is_answered: bool,
     is_told: bool,
+    /// Everything was written and once more.
+    is_repeated: bool,
+}
+
+impl Task {
+    fn new(ordered: MonoNs) -> Self {
+        Self { ordered, next: ordered, pause: PAUSE, is_answered: false, is_told: false, is_repeated: false }
+    }
 }
 
 impl Guard {
     fn obey(&mut self) {
         while let Ok(setup) = self.ends.setups.pop() {
+            // First let go: the new lines may be the old ones.
+            self.ends.shared.open(None);
+            self.lines = None;
             self.lines = setup.map(|config| SafeState::prepare(*config, &self.ends.dirs));
             if self.lines.is_none() {
                 self.task = None;
@@ -193,10 +223,12 @@ impl Guard {
             match order {
                 Order::Secure => {
                     lines.begin();
-                    self.task = Some(Task { ordered, next: ordered, pause: PAUSE, is_answered: false, is_told: false });
+                    self.task = Some(Task::new(ordered));
                 }
                 Order::LetGo => {
-                    lines.let_go();
+                    let has_shared = self.ends.shared.is_handed_out.load(Ordering::Acquire);
+                    lines.let_go(has_shared);
+                    self.ends.shared.open(lines.share_outputs());
                     self.task = None;
                     self.ends.shared.set(Holder::Scanner, &[]);
                 }
@@ -219,6 +251,13 @@ impl Guard {
             self.ends.wake_watch.wake();
         }
         self.ends.shared.set(Holder::Guard, &failed);
+        self.ends.shared.open(lines.share_outputs());
+        if failed.is_empty() && !std::mem::replace(&mut task.is_repeated, true) {
+            // A process that was killed ends the system call that it is in: what it wrote is written over.
+            lines.begin();
+            task.next = now.after(REPEAT);
+            return;
+        }
         if failed.is_empty() {
             if task.is_told {
                 log::info!("all outputs have their safe values now");

@@ -40,6 +40,11 @@ pub const ENV_REQUEST_FD: &str = "MULTUS_IO_REQUEST_FD";
 pub const ENV_FORCE_FD: &str = "MULTUS_IO_FORCE_FD";
 /// For multus-io: the environment variable with the descriptor of the socket over which request pages come.
 pub const ENV_REQUESTS_FD: &str = "MULTUS_IO_REQUESTS_FD";
+/// For multus-io: the environment variable with the descriptor of the native outputs, which multusd has opened; /dev/null where
+/// it has none to give.
+pub const ENV_OUTPUTS_FD: &str = "MULTUS_IO_OUTPUTS_FD";
+/// For multus-io: the numbers of those outputs, in the order of that descriptor, with commas between them.
+pub const ENV_OUTPUTS: &str = "MULTUS_IO_OUTPUTS";
 /// The environment variable with the name of the child instance.
 pub const ENV_NAME: &str = "MULTUS_NAME";
 

@@ -8,10 +8,10 @@ use multus_child::{About, Child, Context, Error};
 use multus_contract::config::hardware::HardwareConfig;
 use multus_contract::dirs::{DirFlags, Dirs};
 use multus_hardware::chip::{Chip, chips};
-use multus_hardware::gpio::Pins;
+use multus_hardware::gpio::{Pins, SharedOutputs};
 use multus_hardware::{Board, OpenError, sys};
 use multus_ipc::io::{Definition, IMAGE_WORDS, Writer, image_header};
-use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_REQUESTS_FD};
+use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_OUTPUTS, ENV_OUTPUTS_FD, ENV_REQUESTS_FD};
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::{AtomicU64, Ordering};
 use multus_ipc::time::duration_ns;
@@ -174,7 +174,7 @@ fn open(config: &HardwareConfig, dirs: &Dirs, pins: &Pins, patience: Duration) -
     let end = Instant::now() + patience;
     let mut is_told = false;
     loop {
-        match multus_hardware::open(config, dirs, pins) {
+        match multus_hardware::open(config, dirs, pins, shared_outputs()?) {
             Err(error) if error.is_busy && Instant::now() < end => {
                 if !std::mem::replace(&mut is_told, true) {
                     log::warn!("{error}; waiting");
@@ -184,6 +184,17 @@ fn open(config: &HardwareConfig, dirs: &Dirs, pins: &Pins, patience: Duration) -
             result => return result,
         }
     }
+}
+
+/// Native outputs that multusd has opened and keeps.
+fn shared_outputs() -> Result<Option<SharedOutputs>, OpenError> {
+    let failed = |message: String| OpenError { message, is_busy: false };
+    let fd = descriptor::from_env(ENV_OUTPUTS_FD).map_err(|error| failed(error.to_string()))?;
+    let Some(fd) = fd else { return Ok(None) };
+    let text = std::env::var(ENV_OUTPUTS).unwrap_or_default();
+    let numbers = SharedOutputs::numbers_of(&text)
+        .ok_or_else(|| failed(format!("{ENV_OUTPUTS} is {text:?}, expected numbers with commas between them")))?;
+    Ok(Some(SharedOutputs { fd, numbers }))
 }
 
 fn start_buses(

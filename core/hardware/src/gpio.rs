@@ -1,6 +1,7 @@
 //! Native lines: digital inputs and outputs of the board itself.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use multus_contract::config::hardware::{Bias, HardwareConfig, LineSource};
@@ -24,6 +25,12 @@ pub trait Gpio: Send {
     /// # Real time
     /// Allocates nothing; at most one system call.
     fn write(&mut self, output: usize, is_high: bool) -> io::Result<()>;
+
+    /// The open outputs, to be given to another process: as long as one of both has them, nobody else does, and they keep
+    /// their levels. `None` where any process may write them anyway.
+    fn share_outputs(&self) -> Option<OwnedFd> {
+        None
+    }
 
     /// Whether [`InputPin::debounce`] is done by the board.
     fn debounces(&self) -> bool {
@@ -78,6 +85,27 @@ impl Pins {
             }
         }
         pins
+    }
+}
+
+/// Outputs that another process has opened.
+#[derive(Debug)]
+pub struct SharedOutputs {
+    /// What [`Gpio::share_outputs`] gave.
+    pub fd: OwnedFd,
+    /// The numbers of the lines, in the order in which they were opened.
+    pub numbers: Vec<u32>,
+}
+
+impl SharedOutputs {
+    /// The numbers of the outputs of a configuration, as [`Self::numbers_of`] reads them.
+    pub fn text_of(pins: &Pins) -> String {
+        pins.outputs.iter().map(|pin| pin.number.to_string()).collect::<Vec<_>>().join(",")
+    }
+
+    /// The inverse; `None` for a text that is none.
+    pub fn numbers_of(text: &str) -> Option<Vec<u32>> {
+        text.split(',').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
     }
 }
 

@@ -1,16 +1,21 @@
-//! Native lines through the GPIO character device of the kernel. It belongs to whoever requested it: nobody else can write a
-//! line meanwhile. When the process ends, the kernel lets go of the lines; what their levels are then is up to the driver.
+//! Native lines through the GPIO character device of the kernel. A line belongs to whoever requested it: nobody else can
+//! write it meanwhile. When the last process that has the request ends, the kernel lets go of the lines; what their levels are
+//! then is up to the driver. So multusd requests the outputs and keeps them, and multus-io gets the same request.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
 use gpiocdev::chip::Chip;
 use gpiocdev::line::{Offset, Value, Values};
 use gpiocdev::request::Request;
+use gpiocdev_uapi::v2::{LineValues, set_line_values};
 use multus_contract::config::hardware::Bias;
 
 use crate::OpenError;
-use crate::gpio::{Gpio, Pins};
+use crate::gpio::{Gpio, Pins, SharedOutputs};
 
 /// What other programs see as the user of the lines.
 const CONSUMER: &str = "multus-io";
@@ -19,8 +24,14 @@ struct Lines {
     inputs: Option<Request>,
     values: Values,
     read: Vec<Offset>,
-    outputs: Option<Request>,
-    written: Vec<Offset>,
+    outputs: Outputs,
+}
+
+/// Output i of the pins is line i of the request.
+enum Outputs {
+    None,
+    Own(Request, Vec<Offset>),
+    Shared(File),
 }
 
 /// The chip with this label.
@@ -30,7 +41,11 @@ pub(crate) fn find(label: &str) -> Option<PathBuf> {
     gpiocdev::chip::chips().ok()?.into_iter().find(has_label)
 }
 
-pub(crate) fn open(label: &str, pins: &Pins) -> Result<(Box<dyn Gpio>, String), OpenError> {
+pub(crate) fn open(
+    label: &str,
+    pins: &Pins,
+    shared: Option<SharedOutputs>,
+) -> Result<(Box<dyn Gpio>, String), OpenError> {
     let Some(path) = find(label) else {
         return Err(OpenError::new(format!(
             "there is no GPIO chip \"{label}\"; `gpiodetect` shows the labels of those there are"
@@ -47,21 +62,57 @@ pub(crate) fn open(label: &str, pins: &Pins) -> Result<(Box<dyn Gpio>, String), 
             Bias::PullDown => Some(gpiocdev::line::Bias::PullDown),
         });
     }
-    let mut outputs = Request::builder();
-    outputs.on_chip(&path).with_consumer(CONSUMER);
-    for pin in &pins.outputs {
-        outputs.with_line(pin.number).as_output(if pin.is_high { Value::Active } else { Value::Inactive });
-    }
+    // Outputs first: the safe levels do not wait for the rest.
+    let outputs = match shared.and_then(|shared| take_over(shared, pins).transpose()) {
+        _ if pins.outputs.is_empty() => Outputs::None,
+        Some(outputs) => outputs?,
+        None => {
+            let mut outputs = Request::builder();
+            outputs.on_chip(&path).with_consumer(CONSUMER);
+            for pin in &pins.outputs {
+                outputs.with_line(pin.number).as_output(value(pin.is_high));
+            }
+            let numbers = pins.outputs.iter().map(|pin| pin.number).collect();
+            Outputs::Own(outputs.request().map_err(failed)?, numbers)
+        }
+    };
     let read: Vec<Offset> = pins.inputs.iter().map(|pin| pin.number).collect();
     let lines = Lines {
-        // Outputs first: the safe levels do not wait for the rest.
-        outputs: (!pins.outputs.is_empty()).then(|| outputs.request()).transpose().map_err(failed)?,
+        outputs,
         inputs: (!read.is_empty()).then(|| inputs.request()).transpose().map_err(failed)?,
         values: Values::from_offsets(&read),
         read,
-        written: pins.outputs.iter().map(|pin| pin.number).collect(),
     };
     Ok((Box::new(lines), format!("gpiochip {label} ({})", path.display())))
+}
+
+/// Outputs that another process has requested; `None` for a descriptor that is no such request (multusd has none to give).
+fn take_over(shared: SharedOutputs, pins: &Pins) -> Result<Option<Outputs>, OpenError> {
+    let file = File::from(shared.fd);
+    // In place of a request that it does not have, multusd gives /dev/null.
+    if file.metadata().map_or(true, |what| what.file_type().is_char_device()) {
+        return Ok(None);
+    }
+    if !shared.numbers.iter().eq(pins.outputs.iter().map(|pin| &pin.number)) {
+        return Err(OpenError::new(
+            "hardware.toml has other outputs than when multusd read it; let it read the file again (multusctl reload)",
+        ));
+    }
+    for (output, pin) in pins.outputs.iter().enumerate() {
+        // What is broken shows when it is used.
+        let _ = set(&file, output, pin.is_high);
+    }
+    Ok(Some(Outputs::Shared(file)))
+}
+
+fn set(file: &File, output: usize, is_high: bool) -> io::Result<()> {
+    let mask = 1_u64 << output;
+    let values = LineValues { bits: if is_high { mask } else { 0 }, mask };
+    set_line_values(file, &values).map_err(|_| io::Error::last_os_error())
+}
+
+fn value(is_high: bool) -> Value {
+    if is_high { Value::Active } else { Value::Inactive }
 }
 
 /// Why the lines cannot be had: who has them, as far as the kernel tells.
@@ -97,11 +148,21 @@ impl Gpio for Lines {
     }
 
     fn write(&mut self, output: usize, is_high: bool) -> io::Result<()> {
-        let (Some(outputs), Some(offset)) = (&self.outputs, self.written.get(output)) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let value = if is_high { Value::Active } else { Value::Inactive };
-        outputs.set_value(*offset, value).map_err(|_| io::Error::last_os_error())
+        match &self.outputs {
+            Outputs::Own(request, numbers) => {
+                let number = numbers.get(output).ok_or(io::ErrorKind::InvalidInput)?;
+                request.set_value(*number, value(is_high)).map_err(|_| io::Error::last_os_error())
+            }
+            Outputs::Shared(file) => set(file, output, is_high),
+            Outputs::None => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn share_outputs(&self) -> Option<OwnedFd> {
+        match &self.outputs {
+            Outputs::Own(request, _) => request.as_fd().try_clone_to_owned().ok(),
+            Outputs::Shared(_) | Outputs::None => None,
+        }
     }
 
     fn debounces(&self) -> bool {

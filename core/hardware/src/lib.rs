@@ -31,7 +31,7 @@ use multus_contract::config::hardware::{BoardChoice, HardwareConfig};
 use multus_contract::dirs::Dirs;
 
 use chip::Bus;
-use gpio::{Gpio, Pins};
+use gpio::{Gpio, Pins, SharedOutputs};
 
 /// The native lines of a box, open.
 pub struct Board {
@@ -75,14 +75,19 @@ impl OpenError {
 }
 
 /// Opens the native lines; each output gets the level that `pins` says, without another one in between as far as the driver
-/// can.
+/// can. Outputs that another process has opened already are taken over from it, where the board knows such a thing.
 ///
 /// # Errors
 /// The board that was asked for is not there, or a line cannot be had. With `auto` a missing board is no error: it is
 /// simulated, and [`Board::notes`] say so.
-pub fn open(config: &HardwareConfig, dirs: &Dirs, pins: &Pins) -> Result<Board, OpenError> {
+pub fn open(
+    config: &HardwareConfig,
+    dirs: &Dirs,
+    pins: &Pins,
+    shared: Option<SharedOutputs>,
+) -> Result<Board, OpenError> {
     let (gpio, name): (Box<dyn Gpio>, String) = match chosen(config) {
-        BoardChoice::Gpiochip => gpiochip::open(&config.chip, pins)?,
+        BoardChoice::Gpiochip => gpiochip::open(&config.chip, pins, shared)?,
         BoardChoice::Rppal => registers_of_a_pi(pins)?,
         BoardChoice::Sim | BoardChoice::Auto => {
             let path = sim::file_of(dirs);
@@ -161,11 +166,11 @@ mod tests {
         let temp = tempfile::tempdir().expect("a temporary directory can be made");
         let dirs = Dirs::resolve(&DirFlags { runtime: Some(temp.path().into()), ..DirFlags::default() });
         let mut config = HardwareConfig::default();
-        let board = open(&config, &dirs, &Pins::default()).expect("simulated");
+        let board = open(&config, &dirs, &Pins::default(), None).expect("simulated");
         assert!(board.is_simulated && board.notes[0].contains("SIMULATED"), "{board:?}");
         for choice in [BoardChoice::Gpiochip, BoardChoice::Rppal] {
             config.board = choice;
-            let error = open(&config, &dirs, &Pins::default()).expect_err("there is none");
+            let error = open(&config, &dirs, &Pins::default(), None).expect_err("there is none");
             assert!(!error.is_busy, "{error}");
         }
     }

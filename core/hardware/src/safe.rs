@@ -2,6 +2,7 @@
 //! gone or does not answer.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use multus_contract::config::hardware::HardwareConfig;
@@ -46,9 +47,17 @@ impl SafeState {
         self.left = [i2c, spi].map(|chips| chips.into_iter().filter(Chip::has_outputs).collect());
     }
 
-    /// Lets go of all native lines: multus-io is to have them.
-    pub fn let_go(&mut self) {
-        self.board = None;
+    /// The open native outputs, for multus-io; `None` where it can open them itself, or they are not open.
+    pub fn share_outputs(&self) -> Option<OwnedFd> {
+        self.board.as_ref()?.gpio.share_outputs()
+    }
+
+    /// multus-io is to write from now on; `has_shared`: it has what [`Self::share_outputs`] gave. Else it needs the native lines
+    /// for itself.
+    pub fn let_go(&mut self, has_shared: bool) {
+        if !has_shared {
+            self.board = None;
+        }
         self.left = [const { Vec::new() }; 2];
     }
 
@@ -59,7 +68,7 @@ impl SafeState {
     pub fn write(&mut self) -> Vec<String> {
         let mut failed = Vec::new();
         if self.board.is_none() && !self.pins.outputs.is_empty() {
-            match crate::open(&self.config, &self.dirs, &self.pins) {
+            match crate::open(&self.config, &self.dirs, &self.pins, None) {
                 Ok(opened) => self.board = Some(opened),
                 Err(OpenError { message, .. }) => failed.push(message),
             }

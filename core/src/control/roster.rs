@@ -12,6 +12,8 @@ use std::sync::Arc;
 use multus_contract::api::command::ReloadReport;
 use multus_contract::config::{self, ChildConfig, Config, Diagnostic, HardwareConfig, Severity};
 use multus_contract::dirs::Dirs;
+use multus_hardware::gpio::{Pins, SharedOutputs};
+use multus_ipc::io_child::ENV_OUTPUTS;
 use multus_ipc::text::Name;
 use multus_supervisor::Command;
 
@@ -319,6 +321,9 @@ impl Roster {
                 instance.join = join;
             }
             plan::with_joins(&mut slot_plan, instance.join.clone());
+            if let Some(hardware) = self.config.hardware.as_ref().filter(|_| role == IoRole::Scans) {
+                plan::with_variable(&mut slot_plan, ENV_OUTPUTS, &SharedOutputs::text_of(&Pins::of(hardware)));
+            }
             if instance.feed != slot_plan.feed {
                 instance.feed.clone_from(&slot_plan.feed);
                 out.feed(match sources.remove(&number) {

@@ -9,12 +9,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use multus_ipc::descriptor::{self, Introduction};
 use multus_ipc::io::{OPERATOR, REQUEST_WORDS, request_header};
 use multus_ipc::map;
 use multus_ipc::text::Name;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use crate::guard::Shared;
 
 /// The pages, and the way to multus-io.
 #[derive(Debug)]
@@ -27,14 +30,24 @@ pub struct Lines {
     pub force: OwnedFd,
     /// The request page of people.
     pub operator: OwnedFd,
+    /// Who has the native outputs open.
+    pub guard: Arc<Shared>,
     socket: Option<OwnedFd>,
     waiting: VecDeque<(Introduction, Option<OwnedFd>)>,
 }
 
 impl Lines {
     /// Of these pages; multus-io is not there yet.
-    pub fn new(image: OwnedFd, view: OwnedFd, force: OwnedFd, operator: OwnedFd) -> Self {
-        Self { image, view, force, operator, socket: None, waiting: VecDeque::new() }
+    pub fn new(image: OwnedFd, view: OwnedFd, force: OwnedFd, operator: OwnedFd, guard: Arc<Shared>) -> Self {
+        Self { image, view, force, operator, guard, socket: None, waiting: VecDeque::new() }
+    }
+
+    /// The native outputs for a new multus-io; /dev/null if there are none to give.
+    pub(super) fn outputs(&self) -> io::Result<OwnedFd> {
+        match self.guard.hand_out() {
+            Some(outputs) => Ok(outputs),
+            None => Ok(File::open("/dev/null")?.into()),
+        }
     }
 
     /// A new way to multus-io; returns its end. Whoever was there before is told nothing any more.
@@ -115,7 +128,7 @@ mod tests {
     #[test]
     fn a_new_scanner_is_told_of_people_first_and_of_every_page() {
         let page = || request_page().expect("memory");
-        let mut lines = Lines::new(page(), page(), page(), page());
+        let mut lines = Lines::new(page(), page(), page(), page(), Arc::default());
         lines.introduce([farewell(1, "led")]);
         assert!(!lines.lags(), "nobody is there to be told");
         let theirs = lines.connect().expect("a pair");

@@ -390,6 +390,7 @@ impl Launcher {
         let has = |given| setup.plan.given.contains(&given);
         let request_page = if has(Given::RequestPage) { Some(lines::request_page()?) } else { None };
         let their_socket = if has(Given::RequestSocket) { Some(self.ends.lines.connect()?) } else { None };
+        let outputs = if has(Given::Outputs) { Some(self.ends.lines.outputs()?) } else { None };
         let lines = &self.ends.lines;
         let given = setup.plan.given.iter().filter_map(|given| match given {
             Given::Heartbeat => page.as_ref().map(AsFd::as_fd),
@@ -398,6 +399,7 @@ impl Launcher {
             Given::ImageToWrite => Some(lines.image.as_fd()),
             Given::ForcePage => Some(lines.force.as_fd()),
             Given::RequestSocket => their_socket.as_ref().map(AsFd::as_fd),
+            Given::Outputs => outputs.as_ref().map(AsFd::as_fd),
         });
         let fds = Descriptors {
             stdout: setup.output[0].as_fd(),

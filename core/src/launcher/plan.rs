@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use multus_contract::config::{ChildConfig, Method, NO_DEADLINE, NotifySocket, Probe};
 use multus_contract::dirs::Dirs;
-use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_REQUEST_FD, ENV_REQUESTS_FD};
+use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_OUTPUTS_FD, ENV_REQUEST_FD, ENV_REQUESTS_FD};
 use multus_supervisor::Job;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub enum Given {
     ForcePage,
     /// For multus-io: the socket over which request pages come.
     RequestSocket,
+    /// For multus-io: the native outputs, which the guard has opened.
+    Outputs,
 }
 
 impl Given {
@@ -44,6 +46,7 @@ impl Given {
             Self::RequestPage => ENV_REQUEST_FD,
             Self::ForcePage => ENV_FORCE_FD,
             Self::RequestSocket => ENV_REQUESTS_FD,
+            Self::Outputs => ENV_OUTPUTS_FD,
         }
     }
 }
@@ -70,7 +73,7 @@ fn given(child: &ChildConfig, role: IoRole) -> Vec<Given> {
         IoRole::None => &[],
         IoRole::Reads => &[Given::Image],
         IoRole::Owns => &[Given::Image, Given::RequestPage],
-        IoRole::Scans => &[Given::ImageToWrite, Given::ForcePage, Given::RequestSocket],
+        IoRole::Scans => &[Given::ImageToWrite, Given::ForcePage, Given::RequestSocket, Given::Outputs],
     };
     heartbeat.then_some(Given::Heartbeat).into_iter().chain(lines.iter().copied()).collect()
 }
@@ -316,10 +319,20 @@ fn notify_address(child: &ChildConfig, name: &str, dirs: &Dirs) -> NotifyAddress
 
 /// Adds cgroup.procs files that the main program has to join by itself.
 pub fn with_joins(plan: &mut SlotPlan, join: Vec<PathBuf>) {
-    if !join.is_empty()
-        && let Ok(program) = serde_json::from_slice::<Program>(&plan.program)
-    {
-        plan.program = encode(&Program { join, ..program });
+    if !join.is_empty() {
+        amend(plan, |program| program.join = join);
+    }
+}
+
+/// Adds a variable to the environment of the main program.
+pub fn with_variable(plan: &mut SlotPlan, name: &str, value: &str) {
+    amend(plan, |program| program.environment.push(format!("{name}={value}")));
+}
+
+fn amend(plan: &mut SlotPlan, change: impl FnOnce(&mut Program)) {
+    if let Ok(mut program) = serde_json::from_slice::<Program>(&plan.program) {
+        change(&mut program);
+        plan.program = encode(&program);
     }
 }
 
