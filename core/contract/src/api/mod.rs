@@ -8,5 +8,6 @@ pub mod exit;
 pub mod human;
 pub mod intervals;
 pub mod report;
+pub mod reset;
 pub mod status;
 pub mod time;

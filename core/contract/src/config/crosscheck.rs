@@ -1,7 +1,7 @@
 //! What no single file can tell: names that collide, circles in `after`, outputs claimed twice, programs that are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::child::{ChildConfig, MOST_AFTER, Probe};
 use super::diagnose::nearest;
@@ -9,7 +9,8 @@ use super::files::ReadChild;
 use super::program::find_program;
 use super::source::Positions;
 use super::units::quote;
-use super::{Diagnostic, Loaded, Severity};
+use super::watchdog::{self, WatchdogConfig};
+use super::{Diagnostic, Loaded, Severity, hardware};
 
 /// Looks for every program that a child names. A missing one does not break the child: it may be there later.
 pub(crate) fn programs(children: &[ReadChild], loaded: &mut Loaded) {
@@ -58,6 +59,19 @@ pub(crate) fn daemon(positions: &Positions, loaded: &mut Loaded) {
     {
         let message = format!("room for {room} instances, but {needed} are configured");
         loaded.diagnostics.insert(0, positions.finding(Severity::Error, None, "max_children", message));
+    }
+}
+
+/// Compares the lines of a watchdog chip with those of `hardware.toml`, which is looked at only for that. What is wrong with
+/// that file itself is told by those who use it.
+pub(crate) fn watchdogs(config_dir: &Path, positions: &Positions, loaded: &mut Loaded) {
+    let watchdogs = &loaded.config.daemon.watchdogs;
+    if !watchdogs.iter().any(|watchdog| matches!(watchdog, WatchdogConfig::Chip { .. })) {
+        return;
+    }
+    if let Some(hardware) = hardware::load(config_dir, None).config {
+        let findings = watchdog::compare(watchdogs, &hardware, positions);
+        loaded.diagnostics.splice(0..0, findings);
     }
 }
 

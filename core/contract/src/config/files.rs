@@ -43,6 +43,7 @@ pub(crate) fn load(config_dir: &Path) -> Loaded {
     crosscheck::relations(&mut children, &mut loaded);
     loaded.config.children = children.into_iter().map(|child| child.config).collect();
     crosscheck::daemon(&daemon_positions, &mut loaded);
+    crosscheck::watchdogs(config_dir, &daemon_positions, &mut loaded);
     loaded
 }
 
