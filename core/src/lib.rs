@@ -6,6 +6,7 @@
 //! | launcher | SCHED_FIFO, one less | [`launcher`]: makes and ends processes, through the spawner process |
 //! | adapters | SCHED_FIFO, one less | [`adapters`]: turns notices of foreign programs into beats |
 //! | files | SCHED_FIFO, one less | [`adapters::file`]: looks whether files were touched; only if somebody beats so |
+//! | keeper | SCHED_FIFO, one less | [`watchdog`]: pets the watchdogs as long as the watch thread is on time; only if there are some |
 //! | evidence | ordinary | [`evidence`]: finds out what a faulty process was doing |
 //! | log | ordinary | [`logroom`]: output of children, events, the daemon's own log |
 //! | control | ordinary | [`control`]: control socket, configuration, signals, temperature |
@@ -27,7 +28,9 @@ pub mod logroom;
 pub mod policy;
 pub mod probe;
 pub mod realtime;
+pub mod reset;
 pub mod stage;
 pub mod sys;
 pub mod wake;
 pub mod watch;
+pub mod watchdog;

@@ -161,6 +161,16 @@ words! {
         RebootScheduled = 32 "reboot-scheduled",
         /// It is not, after all.
         RebootCancelled = 33 "reboot-cancelled",
+        /// Why the machine last restarted.
+        LastReset = 48 "last-reset",
+        /// Watchdogs are no longer petted: the machine is about to be reset.
+        WatchdogWithheld = 49 "watchdog-withheld",
+        /// They are petted again.
+        WatchdogPetted = 50 "watchdog-petted",
+        /// A critical child stays out of order: all children are restarted, or the machine is.
+        Escalated = 51 "escalated",
+        /// The machine was reset too often; it is not for now.
+        LoopGuard = 52 "loop-guard",
     }
 }
 

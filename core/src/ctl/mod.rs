@@ -11,6 +11,7 @@ mod check;
 mod children;
 mod events;
 mod fault;
+mod last_reset;
 mod logs;
 mod new;
 mod output;
@@ -74,6 +75,7 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Check { json } => check::run(&context.config_dir(), json),
         Command::Reload { json } => children::reload(context, json),
         Command::Reboot { ahead, cancel } => reboot::reboot(context, ahead, cancel),
+        Command::LastReset { json } => last_reset::last_reset(context, json),
         Command::Passwd(user) => passwd::passwd(context, &user.into()),
         Command::Token { order: TokenOrder::Add { name, level, expires } } => {
             token::add(context, &name, level, expires)
@@ -228,6 +230,12 @@ enum Command {
         /// Do not, if there is time left
         #[arg(long, conflicts_with = "ahead")]
         cancel: bool,
+    },
+    /// Say why the machine last restarted, and how often it did for which cause
+    LastReset {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Make a user of the pages and the API, or give one another password
     Passwd(Passwd),
