@@ -310,6 +310,13 @@ impl Store {
         self.book.ours.iter().filter(|at| powered.saturating_sub(**at) < HOUR).count()
     }
 
+    /// Whether one more reset of our own would be more than `limit` an hour. Who cannot write them down cannot count them: then the
+    /// machine has to be up for so long first that it cannot be more.
+    pub fn is_too_often(&self, limit: u16, now: MonoNs) -> bool {
+        let is_young = now.0 / 1_000_000_000 < HOUR / u64::from(limit.max(1));
+        self.recent(now) >= usize::from(limit) || (self.problem.is_some() && is_young)
+    }
+
     /// Writes down what will be done, before it is. Blocks until the disk has it.
     pub fn announce(&mut self, ending: Ending, now: MonoNs) {
         self.book.ending = Some(ending);
@@ -572,6 +579,9 @@ mod tests {
         assert!(store.problem().is_some());
         store.announce(Ending::now(Action::Reboot, By::Person, String::new()), MonoNs(1));
         assert!(store.ending().is_some() && store.problem().is_some(), "kept in memory");
+        for (uptime, is_too_often) in [(9, true), (1199, true), (1200, false)] {
+            assert_eq!(store.is_too_often(3, MonoNs(uptime * 1_000_000_000)), is_too_often, "nothing can be counted");
+        }
     }
 
     #[test]

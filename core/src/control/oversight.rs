@@ -126,7 +126,7 @@ impl Oversight {
     }
 
     fn is_too_often(&self, config: &EscalationConfig, now: MonoNs) -> bool {
-        self.store.recent(now) >= usize::from(config.reboots_per_hour)
+        self.store.is_too_often(config.reboots_per_hour, now)
     }
 
     /// Says once that the machine is not reset for now.
@@ -135,8 +135,11 @@ impl Oversight {
             return;
         }
         let recent = self.store.recent(now);
-        let sentence =
-            format!("LOOP GUARD: {recent} resets within the last hour ([escalation] reboots_per_hour); {what}");
+        let why = match self.store.problem() {
+            Some(_) => "resets cannot be counted".to_owned(),
+            None => format!("{recent} resets within the last hour"),
+        };
+        let sentence = format!("LOOP GUARD: {why} ([escalation] reboots_per_hour); {what}");
         log::error!("{sentence}");
         tell(out, EventKind::LoopGuard, recent as u64, &sentence);
         self.guarded = Some(sentence);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use multus_contract::config::hardware;
+use multus_contract::config::hardware::HardwareConfig;
 use multus_contract::dirs::Dirs;
 use multus_hardware::gpio::{Gpio, OutputPin, Pins};
 
@@ -18,11 +18,10 @@ struct Chip {
 }
 
 /// Takes the two lines, both low: the chip is off until it is first petted.
-pub(super) fn open(dirs: &Dirs, enable: u32, pulse: u32) -> Result<Opened, String> {
-    let config = hardware::load(&dirs.config, None).config.unwrap_or_default();
+pub(super) fn open(config: &HardwareConfig, dirs: &Dirs, enable: u32, pulse: u32) -> Result<Opened, String> {
     let low = |number| OutputPin { line: 0, number, is_high: false };
     let pins = Pins { inputs: Vec::new(), outputs: vec![low(enable), low(pulse)] };
-    let board = multus_hardware::open(&config, dirs, &pins).map_err(|error| error.message)?;
+    let board = multus_hardware::open(config, dirs, &pins).map_err(|error| error.message)?;
     let note = board.is_simulated.then(|| "SIMULATED: no chip is petted, nothing resets this machine".to_owned());
     Ok(Opened {
         backend: Box::new(Chip { gpio: board.gpio, is_enabled: false }),
@@ -55,6 +54,7 @@ impl Backend for Chip {
 
 #[cfg(test)]
 mod tests {
+    use multus_contract::config::hardware::BoardChoice;
     use multus_contract::dirs::DirFlags;
     use multus_hardware::sim::{Panel, file_of};
 
@@ -67,9 +67,8 @@ mod tests {
         let flags =
             DirFlags { config: place("etc"), runtime: Some(temp.path().into()), logs: place("l"), state: place("s") };
         let dirs = Dirs::resolve(&flags);
-        std::fs::create_dir(&dirs.config).expect("own directory");
-        std::fs::write(dirs.config.join("hardware.toml"), "board = \"sim\"\n").expect("own directory");
-        let mut opened = open(&dirs, 5, 6).expect("a simulated board");
+        let config = HardwareConfig { board: BoardChoice::Sim, ..HardwareConfig::default() };
+        let mut opened = open(&config, &dirs, 5, 6).expect("a simulated board");
         assert!(opened.note.is_some_and(|note| note.contains("SIMULATED")));
         let panel = Panel::open(&file_of(&dirs)).expect("it is there");
         let levels = || [5, 6].map(|n| panel.output(n).expect("readable").expect("was set").0);

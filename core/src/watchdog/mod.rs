@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use multus_contract::api::reset::WatchdogStatus;
-use multus_contract::config::WatchdogConfig;
+use multus_contract::config::{WatchdogConfig, hardware};
 use multus_contract::dirs::Dirs;
 use multus_ipc::MonoNs;
 
@@ -194,8 +194,11 @@ fn dog(config: &WatchdogConfig, dirs: &Dirs) -> Dog {
             Dog::new(name, Pace::of_timeout(timeout), Box::new(move || sim::open(&path, timeout)))
         }
         WatchdogConfig::Chip { enable, pulse, period, width } => {
+            // Read here, not when it is tried again: a file that nests deeply needs more stack than the keeper has.
+            let hardware = hardware::load(&dirs.config, None).config.unwrap_or_default();
             let dirs = dirs.clone();
-            Dog::new(name, Pace::of_chip(period, width), Box::new(move || chip::open(&dirs, enable, pulse)))
+            let open = move || chip::open(&hardware, &dirs, enable, pulse);
+            Dog::new(name, Pace::of_chip(period, width), Box::new(open))
         }
     }
 }
