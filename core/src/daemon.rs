@@ -30,6 +30,7 @@ use crate::launcher::{self, Hierarchy, Launcher};
 use crate::realtime::{self, Granted};
 use crate::wake::Wake;
 use crate::watch::{self, Helper, MAX_HELD, MAX_OUTPUTS, MAX_SLOTS, SPARES, Watch};
+use crate::watchdog::{Farewell, Keeper, Kennel, Sign};
 use crate::{adapters, control, evidence, guard, logroom};
 
 /// Stack of a helper thread, bytes. All of it is locked memory; 128 KiB are used at most.
@@ -165,6 +166,8 @@ fn supervise(
     let (guard_orders, guard_orders_in) = rtrb::RingBuffer::new(64);
     let (secured, secured_in) = rtrb::RingBuffer::new(64);
     let (guard_setups, guard_setups_in) = rtrb::RingBuffer::new(8);
+    let (news, news_in) = rtrb::RingBuffer::new(64);
+    let sign = Arc::new(Sign::new());
     let attention = Arc::new(adapters::Attention::default());
     let reboot = Arc::new(OnceLock::new());
 
@@ -217,6 +220,7 @@ fn supervise(
         wake_control: Arc::clone(&wake_control),
         settings: crate::policy::settings(&loaded.config.daemon),
         seed: unix_ns(),
+        sign: Arc::clone(&sign),
         realtime: granted.clone(),
     })
     .map_err(refused("the watch loop"))?;
@@ -292,6 +296,12 @@ fn supervise(
         let end = Arc::clone(&end);
         start(Helper::Adapters, move || adapters::run(ends, &end))?
     };
+    // From here on the watchdogs count.
+    let watchdogs = &loaded.config.daemon.watchdogs;
+    let keeper = Keeper::new(watchdogs, dirs, Arc::clone(&sign), news, Arc::clone(&wake_control));
+    let oversight =
+        control::OversightParts { sign: Arc::clone(&sign), news: news_in, boot_status: keeper.boot_status() };
+    let kennel = Kennel::start(keeper, sign, granted.priority.map(|p| p.saturating_sub(1).max(1)))?;
     let control_thread = {
         let parts = control::Parts {
             dirs: dirs.clone(),
@@ -323,6 +333,7 @@ fn supervise(
             end: Arc::clone(&end),
             reboot: Arc::clone(&reboot),
             lane: control_lane,
+            oversight,
             loaded,
             slots,
         };
@@ -337,6 +348,7 @@ fn supervise(
     watch.run();
 
     // The watch thread has nothing to do any more; what is left may take its time.
+    kennel.hold(REBOOT_PATIENCE + 8 * JOIN_PATIENCE);
     let _ = crate::sys::set_scheduler(nix::libc::SCHED_OTHER, 0, false);
     end.store(true, Ordering::Relaxed);
     wake_evidence.wake();
@@ -348,7 +360,10 @@ fn supervise(
     log_shared.finish();
     join(log_thread);
     drop(own);
-    reboot.get().map_or(Ok(()), |command| start_anew(command))
+    let result = reboot.get().map_or(Ok(()), |command| start_anew(command));
+    // A machine that was to be started anew and was not is left to the watchdogs.
+    kennel.part(if result.is_ok() { Farewell::Disarm } else { Farewell::Leave });
+    result
 }
 
 /// How long the command that starts the machine anew may take before this daemon ends without it.

@@ -7,6 +7,7 @@
 //! | adapters | SCHED_FIFO, one less | [`adapters`]: turns notices of foreign programs into beats |
 //! | guard | SCHED_FIFO, one less | [`guard`]: writes the safe values of outputs itself when multus-io does not |
 //! | files | SCHED_FIFO, one less | [`adapters::file`]: looks whether files were touched; only if somebody beats so |
+//! | keeper | SCHED_FIFO, one less | [`watchdog`]: pets the watchdogs as long as the watch thread is on time; only if there are some |
 //! | evidence | ordinary | [`evidence`]: finds out what a faulty process was doing |
 //! | log | ordinary | [`logroom`]: output of children, events, the daemon's own log |
 //! | control | ordinary | [`control`]: control socket, configuration, signals, temperature |
@@ -29,7 +30,9 @@ pub mod logroom;
 pub mod policy;
 pub mod probe;
 pub mod realtime;
+pub mod reset;
 pub mod stage;
 pub mod sys;
 pub mod wake;
 pub mod watch;
+pub mod watchdog;

@@ -77,10 +77,12 @@ const WATCHED: Duration = Duration::from_secs(4);
 #[test]
 fn the_watch_thread_allocates_nothing_while_it_watches() {
     let world = World::new();
-    world.child("beats", &program("beat").deadline("20s"));
+    // Signs for a watchdog twenty times in its shortest timeout, and children that are in order and out of it.
+    world.daemon_config("[[watchdog]]\ndevice = \"sim\"\ntimeout = \"1s\"\n");
+    world.child("beats", &program("beat").deadline("20s").key("critical = true").key("recovery = \"1s\""));
     world.child("hangs", &program("wait").deadline("200ms").delays("[\"0s\"]"));
     world.child("scribbles", &program("random").deadline("200ms").delays("[\"0s\"]"));
-    world.child("crashes", &shell("exit 1").delays("[\"50ms\"]"));
+    world.child("crashes", &shell("exit 1").delays("[\"50ms\"]").key("critical = true").key("recovery = \"1s\""));
     world.child("missing", &world::Spec::of(&["/no/such/program"]).heartbeat("method = \"none\"").delays("[\"70ms\"]"));
     let hooks = "[check]\ncommand = [\"/bin/false\"]\ninterval = \"100ms\"\nfailures = 3\n\
                  [hooks]\nafter_stop = [\"/bin/true\"]\nafter_start = [\"/bin/true\"]";

@@ -175,6 +175,16 @@ words! {
         OutputReleased = 44 "output-released",
         /// Children asked for outputs that they may not have.
         RequestsRefused = 45 "requests-refused",
+        /// Why the machine last restarted.
+        LastReset = 48 "last-reset",
+        /// Watchdogs are no longer petted: the machine is about to be reset.
+        WatchdogWithheld = 49 "watchdog-withheld",
+        /// They are petted again.
+        WatchdogPetted = 50 "watchdog-petted",
+        /// A critical child stays out of order: all children are restarted, or the machine is.
+        Escalated = 51 "escalated",
+        /// The machine was reset too often; it is not for now.
+        LoopGuard = 52 "loop-guard",
     }
 }
 

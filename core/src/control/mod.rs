@@ -3,6 +3,7 @@
 
 mod clients;
 mod lines;
+mod oversight;
 mod requests;
 mod roster;
 mod status;
@@ -37,12 +38,15 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::launcher::{Hierarchy, SlotSetup};
 use crate::realtime::Granted;
+use crate::reset::{Action, By, Ending};
 use crate::wake::Wake;
 use crate::watch::{Ask, Helper, Reply, Request};
 use crate::{adapters, advise, describe, evidence, logroom};
 use clients::{Client, Input, MAX_CLIENTS};
 pub use lines::Lines;
 use lines::Operator;
+use oversight::Oversight;
+pub use oversight::Parts as OversightParts;
 use roster::{Outlet, Roster};
 use status::Sources;
 
@@ -106,6 +110,8 @@ pub struct Parts {
     pub reboot: Arc<OnceLock<Vec<String>>>,
     /// The thread's own heartbeat.
     pub lane: Lane,
+    /// Watchdogs and what they told.
+    pub oversight: OversightParts,
     /// The configuration as read at the start.
     pub loaded: Loaded,
     /// Slots.
@@ -205,8 +211,9 @@ struct Control {
     temperature_at: MonoNs,
     temperature_bad: bool,
     reboot: Arc<OnceLock<Vec<String>>>,
-    /// When the machine is started anew.
-    reboot_at: Option<MonoNs>,
+    /// When the machine is started anew, and who wants it.
+    reboot_at: Option<(MonoNs, Ending)>,
+    oversight: Oversight,
     /// Everything is being stopped.
     ending: bool,
     requests_at: MonoNs,
@@ -227,21 +234,24 @@ pub fn run(parts: Parts) -> io::Result<()> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     poll.registry().register(&mut SourceFd(&parts.wake.raw()), WAKE, Interest::READABLE)?;
+    let mut rings = Rings {
+        requests: parts.requests,
+        setups: parts.setups,
+        feeds: parts.feeds,
+        guard: parts.lines.setups,
+        wake_guard: parts.lines.wake_guard,
+        wake_watch: parts.wake_watch,
+        wake_launcher: parts.wake_launcher,
+        wake_adapters: parts.wake_adapters,
+        lane: parts.lane,
+    };
+    let oversight = Oversight::new(parts.oversight, &parts.dirs, &mut rings);
     let mut control = Control {
         roster: Roster::new(parts.dirs.clone(), parts.hierarchy, Arc::clone(&parts.log), parts.slots),
         dirs: parts.dirs,
         listener,
-        rings: Rings {
-            requests: parts.requests,
-            setups: parts.setups,
-            feeds: parts.feeds,
-            guard: parts.lines.setups,
-            wake_guard: parts.lines.wake_guard,
-            wake_watch: parts.wake_watch,
-            wake_launcher: parts.wake_launcher,
-            wake_adapters: parts.wake_adapters,
-            lane: parts.lane,
-        },
+        rings,
+        oversight,
         replies: parts.replies,
         texts: parts.texts,
         wake: parts.wake,
@@ -289,6 +299,7 @@ pub fn run(parts: Parts) -> io::Result<()> {
         }
         control.turn();
     }
+    control.oversight.close();
     control.clients.values_mut().for_each(|client| {
         client.flush();
     });
@@ -309,6 +320,7 @@ impl Control {
         let now = MonoNs::now();
         self.read_temperature(now);
         self.read_requests(now);
+        self.oversee(now);
         self.reboot_if_due(now);
         let tokens: Vec<usize> = self.clients.keys().copied().collect();
         for token in tokens {
@@ -336,7 +348,7 @@ impl Control {
 
     // ---- starting the machine anew --------------------------------------------------------------------------------
 
-    fn schedule_reboot(&mut self, seconds: u64) -> Answer {
+    fn schedule_reboot(&mut self, seconds: u64, ending: Ending) -> Answer {
         if self.ending {
             return Answer::refused("multusd is shutting down");
         }
@@ -344,10 +356,22 @@ impl Control {
             return Answer::refused(format!("a reboot is at most {LATEST_REBOOT_S} s ahead, not {seconds} s"));
         }
         let ahead = Duration::from_secs(seconds);
-        self.reboot_at = Some(MonoNs::now().after(ahead));
+        self.reboot_at = Some((MonoNs::now().after(ahead), ending));
         log::warn!("the machine is started anew in {seconds} s");
         self.rings.ask(Ask::Reboot(Some(multus_ipc::time::duration_ns(ahead))));
         Answer::done()
+    }
+
+    /// Who asks over the control socket, in words.
+    fn who(&self, token: usize) -> String {
+        let Some(Ok((uid, _, pid))) = self.clients.get(&token).map(Client::peer) else {
+            return "somebody asked for it over the control socket".to_owned();
+        };
+        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        let user = user.map_or_else(|| format!("user {uid}"), |user| user.name);
+        let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let program = Some(program.trim()).filter(|name| !name.is_empty()).unwrap_or("a program");
+        format!("{user} asked for it ({program}, process {pid})")
     }
 
     fn cancel_reboot(&mut self) -> Answer {
@@ -361,8 +385,13 @@ impl Control {
     }
 
     fn reboot_if_due(&mut self, now: MonoNs) {
-        if self.reboot_at.is_some_and(|at| now >= at) && !self.ending {
-            self.reboot_at = None;
+        if self.ending {
+            return;
+        }
+        if let Some((_, ending)) = self.reboot_at.take_if(|(at, _)| now >= *at) {
+            // Written down before it is done.
+            let Ending { time, mono_ns, .. } = Ending::now(ending.action, ending.by, String::new());
+            self.oversight.announce_reboot(Ending { time, mono_ns, ..ending });
             // The command runs when everything is stopped; see `daemon`.
             let _ = self.reboot.set(self.roster.config.daemon.reboot.command.clone());
             self.shut_down();
@@ -397,7 +426,8 @@ impl Control {
                 }
                 requests::Wish::Reboot(seconds) => {
                     log::info!("a file asks for starting the machine anew");
-                    self.schedule_reboot(seconds);
+                    let reason = "a file asked for it (request_dir)".to_owned();
+                    self.schedule_reboot(seconds, Ending::now(Action::Reboot, By::File, reason));
                 }
             }
         }
@@ -430,6 +460,7 @@ impl Control {
                 }
             }
             Reply::Replace { helper, spare } => self.replace(helper, spare),
+            Reply::OutOfOrder { .. } | Reply::InOrder { .. } | Reply::Culprit(_) => self.oversight.hear(reply),
             Reply::Finished => self.finished = true,
         }
     }
@@ -588,7 +619,10 @@ impl Control {
                 let report = self.roster.reload(&mut self.rings);
                 Some(json(&report))
             }
-            Wanted::Reboot { seconds } => Some(self.schedule_reboot(seconds)),
+            Wanted::Reboot { seconds } => {
+                let ending = Ending::now(Action::Reboot, By::Person, self.who(token));
+                Some(self.schedule_reboot(seconds, ending))
+            }
             Wanted::RebootCancel => Some(self.cancel_reboot()),
             Wanted::Events { since, follow } => {
                 let Ok(ring) = event_ring::Reader::new(self.pages.events.0) else { return };
@@ -649,12 +683,20 @@ impl Control {
         };
         let mut notes = self.notes.clone();
         notes.extend(self.operator.notes());
-        notes.extend(self.reboot_at.map(|at| {
+        notes.extend(self.oversight.notes());
+        notes.extend(self.reboot_at.as_ref().map(|(at, _)| {
             let seconds = at.since(MonoNs::now()).as_secs();
             format!("the machine is started anew in {seconds} s (multusctl reboot --cancel)")
         }));
-        let sources =
-            Sources { status, force, table: &self.table, dirs: &self.dirs, granted: &self.granted, notes: &notes };
+        let sources = Sources {
+            status,
+            force,
+            table: &self.table,
+            dirs: &self.dirs,
+            granted: &self.granted,
+            notes: &notes,
+            oversight: &self.oversight,
+        };
         json(&sources.status(&self.roster, names.as_deref()))
     }
 

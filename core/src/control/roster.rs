@@ -346,6 +346,8 @@ impl Roster {
                 outputs,
                 restart: restart && !new,
             });
+            let recovery_ns = child.critical.map_or(0, multus_ipc::time::duration_ns);
+            out.ask(Ask::Critical { slot: instance.slot, recovery_ns });
         }
         Ok(())
     }
@@ -400,6 +402,7 @@ fn needs_restart(old: &ChildConfig, new: &ChildConfig) -> bool {
     same.hooks = new.hooks.clone();
     same.safe_state = new.safe_state.clone();
     same.log = new.log;
+    same.critical = new.critical;
     same.after.clone_from(&new.after);
     same.file.clone_from(&new.file);
     same != *new

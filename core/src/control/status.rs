@@ -13,6 +13,7 @@ use multus_ipc::time::unix_ns;
 use multus_ipc::words::StateCode;
 use multus_ipc::{MonoNs, force};
 
+use super::oversight::Oversight;
 use super::roster::Roster;
 use crate::realtime::Granted;
 use crate::{advise, describe};
@@ -26,6 +27,7 @@ pub(super) struct Sources<'a> {
     pub(super) dirs: &'a Dirs,
     pub(super) granted: &'a Granted,
     pub(super) notes: &'a [String],
+    pub(super) oversight: &'a Oversight,
 }
 
 impl Sources<'_> {
@@ -96,6 +98,8 @@ impl Sources<'_> {
                 page_faults: record.page_faults,
                 lateness_us: spread(record.lateness_ns),
             },
+            last_reset: Some(self.oversight.last_reset().clone()),
+            watchdogs: self.oversight.watchdogs().to_vec(),
             notes,
             config_dir: self.dirs.config.display().to_string(),
             log_dir: self.dirs.logs.display().to_string(),

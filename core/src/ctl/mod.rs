@@ -12,6 +12,7 @@ mod children;
 mod events;
 mod fault;
 mod io;
+mod last_reset;
 mod logs;
 mod new;
 mod output;
@@ -76,6 +77,7 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Reload { json } => children::reload(context, json),
         Command::Reboot { ahead, cancel } => reboot::reboot(context, ahead, cancel),
         Command::Io { order } => io_order(context, order),
+        Command::LastReset { json } => last_reset::last_reset(context, json),
         Command::Passwd(user) => passwd::passwd(context, &user.into()),
         Command::Token { order: TokenOrder::Add { name, level, expires } } => {
             token::add(context, &name, level, expires)
@@ -249,6 +251,12 @@ enum Command {
         /// Do not, if there is time left
         #[arg(long, conflicts_with = "ahead")]
         cancel: bool,
+    },
+    /// Say why the machine last restarted, and how often it did for which cause
+    LastReset {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Make a user of the pages and the API, or give one another password
     Passwd(Passwd),

@@ -1,7 +1,8 @@
-//! The system calls that no crate in the tree offers. The only room of the daemon with `unsafe`, together with `tty`.
+//! The system calls that no crate in the tree offers. The only room of the daemon with `unsafe`, together with `tty` and `watchdog`.
 #![allow(unsafe_code)]
 
 pub mod tty;
+pub mod watchdog;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

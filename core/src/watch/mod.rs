@@ -7,6 +7,7 @@
 //! Once armed it allocates nothing, takes no lock, opens no file and looks up no name; its work in one turn is
 //! bounded by the number of slots. What must be slow is somebody else's: see the table in the crate's documentation.
 
+mod critical;
 mod helpers;
 mod outputs;
 mod publish;
@@ -35,6 +36,7 @@ use crate::{evidence, guard};
 pub use helpers::{Helper, SPARES};
 /// Slots that the watch thread can tell apart.
 pub const MAX_SLOTS: usize = source::MAX_SLOTS;
+use critical::Critical;
 use helpers::{Helpers, Verdict};
 use outputs::{Act, Outputs, Scanner};
 use source::Source;
@@ -78,6 +80,10 @@ pub enum Ask {
     /// Hold an output at a value for a person, or no longer: it has the value that its owner asks for. The place is one of
     /// [`MAX_HELD`].
     Hold { place: usize, output: Output, held: bool },
+    /// The child in a slot is critical and may be out of order for so many ns; with 0 it is not critical.
+    Critical { slot: usize, recovery_ns: u64 },
+    /// Something of the daemon is worth telling.
+    Tell { kind: EventKind, arg: u64, text: Text<24> },
     /// Stop everything and end.
     Shutdown,
 }
@@ -115,6 +121,12 @@ pub enum Reply {
     Removed { slot: usize },
     /// This helper is stuck; the n-th spare is to be started in its place.
     Replace { helper: Helper, spare: usize },
+    /// A critical child is out of order since then.
+    OutOfOrder { slot: usize, since: MonoNs },
+    /// It is in order again.
+    InOrder { slot: usize },
+    /// The critical child that is out of order for longer than it may be; `None`: no longer.
+    Culprit(Option<usize>),
     /// All children are down and the launcher has ended.
     Finished,
 }
@@ -168,6 +180,8 @@ pub struct Parts {
     pub settings: Settings,
     /// For the jitter of restart delays.
     pub seed: u64,
+    /// The sign for those who pet the watchdogs.
+    pub sign: Arc<crate::watchdog::Sign>,
     /// What the thread got of what it wanted, for the status.
     pub realtime: crate::realtime::Granted,
 }
@@ -189,6 +203,7 @@ pub struct Watch {
     poll: Poll,
     timer: Timer,
     helpers: Helpers,
+    critical: Critical,
     answers: rtrb::Consumer<Answer>,
     requests: rtrb::Consumer<Request>,
     reports: rtrb::Consumer<crate::adapters::Report>,
@@ -256,6 +271,7 @@ impl Watch {
             poll,
             timer,
             helpers,
+            critical: Critical::new(parts.sign, slots),
             answers: parts.answers,
             requests: parts.requests,
             reports: parts.reports,
@@ -286,8 +302,8 @@ impl Watch {
         self.turn(MonoNs::now());
         self.faults_when_armed = sys::thread_page_faults();
         loop {
-            let next =
-                self.supervisor.next_deadline().min(self.helpers.next()).min(self.tick_at).min(self.outputs.next());
+            let next = self.supervisor.next_deadline().min(self.helpers.next()).min(self.tick_at);
+            let next = next.min(self.outputs.next()).min(self.critical.next());
             self.timer.arm(self.doomed.map_or(next, |end| end.min(next)));
             match self.poll.poll(&mut events, None) {
                 Ok(()) => {}
@@ -353,6 +369,11 @@ impl Watch {
             self.tick(now);
         }
         self.world.publish(&self.supervisor);
+        // One that is about to end because a thread of its own is stuck is no longer on time.
+        if self.doomed.is_none() {
+            let (world, is_stopping) = (&mut self.world, self.daemon.stopping);
+            self.critical.turn(now, &self.supervisor, is_stopping, &mut |reply| world.tell(reply));
+        }
         self.world.wake_others();
     }
 
@@ -457,6 +478,14 @@ impl Watch {
                     world.hold(place, held.then_some(output), now);
                     let kind = if held { EventKind::OutputForced } else { EventKind::OutputReleased };
                     world.record_output(kind, &output.name, output.value);
+                    Ok(())
+                }
+                Ask::Critical { slot, recovery_ns } => {
+                    self.critical.set(slot, recovery_ns, &mut |reply| world.tell(reply));
+                    Ok(())
+                }
+                Ask::Tell { kind, arg, text } => {
+                    world.record_saying(kind, arg, text);
                     Ok(())
                 }
                 Ask::Shutdown => {

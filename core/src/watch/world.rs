@@ -442,9 +442,13 @@ impl Real {
 
     /// Something that is wanted is not had. Before the loop is armed.
     pub(super) fn record_reduced(&mut self, sentence: &str) {
-        let text = Text::new(sentence);
+        self.record_saying(EventKind::Reduced, 0, Text::new(sentence));
+    }
+
+    /// Something of the daemon itself, in a sentence.
+    pub(super) fn record_saying(&mut self, kind: EventKind, arg: u64, text: Text<24>) {
         let (mono, unix) = (MonoNs::now().0, unix_ns());
-        self.events.push(&EventRecord { mono, unix, text, ..EventRecord::new(EventKind::Reduced) });
+        self.events.push(&EventRecord { mono, unix, text, args: [arg, 0, 0, 0], ..EventRecord::new(kind) });
         self.recorded = true;
     }
 

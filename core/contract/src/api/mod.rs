@@ -9,5 +9,6 @@ pub mod human;
 pub mod intervals;
 pub mod io;
 pub mod report;
+pub mod reset;
 pub mod status;
 pub mod time;

@@ -6,6 +6,8 @@
 use multus_ipc::words::{FaultKind, StateCode};
 use serde::{Deserialize, Serialize};
 
+use super::reset::{LastReset, WatchdogStatus};
+
 /// The whole status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -45,6 +47,10 @@ pub struct DaemonStatus {
     /// How the watch loop itself does.
     #[serde(rename = "loop")]
     pub watch_loop: LoopStatus,
+    /// Why the machine last restarted.
+    pub last_reset: Option<LastReset>,
+    /// How its watchdogs do, in the order of the configuration.
+    pub watchdogs: Vec<WatchdogStatus>,
     /// What the daemon wants and does not get, one sentence each.
     pub notes: Vec<String>,
     /// Where the configuration is.

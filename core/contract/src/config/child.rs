@@ -24,6 +24,9 @@ pub struct ChildConfig {
     pub service: Option<ServiceConfig>,
     /// Whether it is to run at all.
     pub enabled: bool,
+    /// `Some` for a child without which the machine is of no use: how long an instance may be out of order before the
+    /// watchdogs are no longer petted, 1 s to 1 d.
+    pub critical: Option<Duration>,
     /// How many processes run it, 1 to 256. With more than one they are called `name_0`, `name_1`, ...
     pub instances: u16,
     /// User to run as; `None`: the daemon's.

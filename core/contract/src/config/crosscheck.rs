@@ -10,7 +10,7 @@ use super::hardware::HARDWARE_FILE;
 use super::program::find_program;
 use super::source::Positions;
 use super::units::quote;
-use super::{Config, Diagnostic, Loaded, Severity};
+use super::{Config, Diagnostic, Loaded, Severity, watchdog};
 
 /// Looks for every program that a child names. A missing one does not break the child: it may be there later.
 pub(crate) fn programs(children: &[ReadChild], loaded: &mut Loaded) {
@@ -59,6 +59,14 @@ pub(crate) fn daemon(positions: &Positions, loaded: &mut Loaded) {
     {
         let message = format!("room for {room} instances, but {needed} are configured");
         loaded.diagnostics.insert(0, positions.finding(Severity::Error, None, "max_children", message));
+    }
+}
+
+/// Compares the lines of a watchdog chip with those of `hardware.toml`.
+pub(crate) fn watchdogs(positions: &Positions, loaded: &mut Loaded) {
+    if let Some(hardware) = &loaded.config.hardware {
+        let findings = watchdog::compare(&loaded.config.daemon.watchdogs, hardware, positions);
+        loaded.diagnostics.splice(0..0, findings);
     }
 }
 

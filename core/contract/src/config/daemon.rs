@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::child::Defaults;
 use super::read_child::{self, DAY, FILE_SIZES};
 use super::source::{Outcome, Section, Source};
+use super::watchdog::{self, EscalationConfig, WatchdogConfig};
 
 /// The daemon's own configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +33,10 @@ pub struct DaemonConfig {
     pub reboot: RebootConfig,
     /// Who drives the outputs, and how it is watched.
     pub io: IoConfig,
+    /// What resets the machine when the watch loop stands still, or a critical child stays out of order; at most 8.
+    pub watchdogs: Vec<WatchdogConfig>,
+    /// What is done when restarting a critical child is not enough.
+    pub escalation: EscalationConfig,
     /// What remains of the original multusd's interfaces.
     pub legacy: LegacyConfig,
     /// What children get that do not say otherwise.
@@ -216,6 +221,8 @@ fn read_root(root: &Section<'_>) -> DaemonConfig {
         events: events(root.section("events")),
         reboot: reboot(root.section("reboot")),
         io: io(root.section("io")),
+        watchdogs: watchdog::watchdogs(root),
+        escalation: watchdog::escalation(root.section("escalation")),
         legacy: legacy(root.section("legacy")),
         defaults: defaults(root.section("defaults")),
     }

@@ -44,6 +44,7 @@ pub(crate) fn load(config_dir: &Path) -> Loaded {
     loaded.config.children = children.into_iter().map(|child| child.config).collect();
     crosscheck::daemon(&daemon_positions, &mut loaded);
     load_hardware(config_dir, &mut loaded);
+    crosscheck::watchdogs(&daemon_positions, &mut loaded);
     loaded
 }
 

@@ -18,6 +18,7 @@ mod program;
 mod read_child;
 mod source;
 mod units;
+mod watchdog;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -39,6 +40,7 @@ pub use edit::{EditError, replace_file, set_enabled};
 pub use hardware::HardwareConfig;
 pub use program::{ProgramError, find_program, find_program_in};
 pub use units::{format_duration, format_size, parse_duration, parse_size, signal_name, signal_names, signal_number};
+pub use watchdog::{EscalationConfig, MOST_WATCHDOGS, WatchdogConfig};
 
 /// Everything that is configured.
 #[derive(Clone, Debug, Default, PartialEq)]

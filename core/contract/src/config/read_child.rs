@@ -57,6 +57,7 @@ fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -
         pid_file: pid_file.and_then(|field| file_of_instance(&field, instances)),
         service,
         enabled: root.boolean("enabled", true),
+        critical: critical(root),
         instances,
         user: root.text("user"),
         group: root.text("group"),
@@ -94,6 +95,20 @@ fn read_root(name: &str, file: &Path, root: &Section<'_>, defaults: &Defaults) -
     }
     child
 }
+
+/// `critical` and `recovery`.
+fn critical(root: &Section<'_>) -> Option<Duration> {
+    let is_critical = root.boolean("critical", false);
+    let field = root.field("recovery");
+    if let Some(field) = field.as_ref().filter(|_| !is_critical) {
+        field.error("only a child with critical = true has this");
+    }
+    let recovery = field.and_then(|field| field.duration(Duration::from_secs(1)..=DAY));
+    is_critical.then(|| recovery.unwrap_or(DEFAULT_RECOVERY))
+}
+
+/// Longer than a start with all its delays usually takes.
+const DEFAULT_RECOVERY: Duration = Duration::from_secs(60);
 
 /// Bytes in the longest name of a checkpoint: two of them fit into the 64 bytes that a fault has for them.
 const LONGEST_CHECKPOINT: usize = 28;

@@ -524,6 +524,81 @@ impl Random {
     }
 }
 
+fn daemon(text: &str) -> (DaemonConfig, Vec<String>) {
+    let (config, findings) = parse_daemon(text, Path::new("multusd.toml"));
+    (config, findings.iter().map(Diagnostic::to_string).collect())
+}
+
+#[test]
+fn watchdogs_and_escalation_are_read() {
+    let (config, findings) = daemon(
+        "[[watchdog]]\ndevice = \"/dev/watchdog0\"\ntimeout = \"15s\"\npretimeout = \"5s\"\n\
+         [[watchdog]]\nchip = { enable = 5, pulse = 6 }\n[[watchdog]]\ndevice = \"sim\"\ntimeout = \"2s\"\n\
+         [escalation]\nrestart_all_after = \"2min\"\nreboot_after = \"5min\"\n",
+    );
+    assert_eq!(findings, [""; 0]);
+    let (s, ms) = (Duration::from_secs, Duration::from_millis);
+    assert_eq!(
+        config.watchdogs,
+        [
+            WatchdogConfig::Device { path: "/dev/watchdog0".into(), timeout: s(15), pretimeout: Some(s(5)) },
+            WatchdogConfig::Chip { enable: 5, pulse: 6, period: ms(80), width: ms(10) },
+            WatchdogConfig::Sim { timeout: s(2) },
+        ]
+    );
+    let escalation =
+        EscalationConfig { restart_all_after: Some(s(120)), reboot_after: Some(s(300)), reboots_per_hour: 3 };
+    assert_eq!(config.escalation, escalation);
+
+    assert_eq!(child("").0.expect("good").critical, None);
+    assert_eq!(child("critical = true").0.expect("good").critical, Some(s(60)));
+    assert_eq!(child("critical = true\nrecovery = \"5s\"").0.expect("good").critical, Some(s(5)));
+    let (none, findings) = child("recovery = \"5s\"");
+    assert!(none.is_none() && findings[0].contains("only a child with critical = true has this"), "{findings:?}");
+}
+
+#[test]
+fn bad_watchdogs_are_told_with_what_to_do() {
+    let device = "device = \"/dev/watchdog0\"\ntimeout = \"15s\"";
+    for (text, expected) in [
+        ("device = \"/dev/watchdog0\"".to_owned(), "watchdog[0].timeout: missing"),
+        ("timeout = \"15s\"".to_owned(), "expected either device"),
+        (format!("{device}\nchip = {{ enable = 5, pulse = 6 }}"), "expected either device"),
+        ("device = \"watchdog0\"\ntimeout = \"15s\"".to_owned(), "relative path"),
+        ("device = \"/dev/watchdog0\"\ntimeout = \"1500ms\"".to_owned(), "whole seconds"),
+        (format!("{device}\npretimeout = \"15s\""), "not shorter than timeout"),
+        (format!("{device}\nwidth = \"10ms\""), "only a chip has this"),
+        (format!("{device}\ntimout = \"1s\""), "unknown key"),
+        ("chip = { enable = 5 }".to_owned(), "chip.pulse: missing"),
+        ("chip = { enable = 5, pulse = 5 }".to_owned(), "both gpio 5"),
+        ("chip = { enable = 5, pulse = 6 }\nwidth = \"80ms\"".to_owned(), "not shorter than period"),
+        ("chip = 5".to_owned(), "two native lines"),
+        (format!("{device}\n[[watchdog]]\n{device}"), "in another [[watchdog]], too"),
+        (format!("{device}\n[escalation]\nrestart_all_after = \"5s\"\nreboot_after = \"5s\""), "not longer than"),
+        (format!("{device}\n[escalation]\nreboots_per_hour = 0"), "an integer from 1 to 60"),
+    ] {
+        let (_, findings) = daemon(&format!("[[watchdog]]\n{text}\n"));
+        assert!(findings.iter().any(|f| f.contains(expected)), "{text}: {findings:?}");
+    }
+}
+
+#[test]
+fn a_line_of_the_watchdog_chip_that_is_also_in_hardware_toml_is_an_error() {
+    let hardware = b"[lines]\nDO1 = { kind = \"digital-output\", gpio = 6, safe = \"off\" }\n";
+    let own = b"[[watchdog]]\nchip = { enable = 5, pulse = 6 }\n";
+    let dir = Dir::with(&[
+        ("children/a.toml", GOOD),
+        ("multusd.toml", own.as_slice()),
+        ("hardware.toml", hardware.as_slice()),
+    ]);
+    let findings = dir.findings();
+    assert!(dir.load().daemon_is_broken());
+    assert!(
+        findings.iter().any(|f| f.starts_with("multusd.toml:2:") && f.contains("gpio 6 is the line \"DO1\"")),
+        "{findings:?}"
+    );
+}
+
 #[test]
 fn no_bytes_whatever_make_it_panic() {
     let samples =

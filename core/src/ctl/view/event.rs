@@ -44,16 +44,26 @@ fn what(event: &Event) -> String {
 fn tone_of(event: &Event) -> Tone {
     use EventKind as Kind;
     match event.event_kind() {
-        Some(Kind::Fault | Kind::Degraded | Kind::TooHot | Kind::HelperStuck) => Tone::Bad,
+        Some(
+            Kind::Fault | Kind::Degraded | Kind::TooHot | Kind::HelperStuck | Kind::WatchdogWithheld | Kind::LoopGuard,
+        ) => Tone::Bad,
         Some(
             Kind::CommandFailed
             | Kind::Reduced
             | Kind::LateWakeup
             | Kind::Blocked
             | Kind::LeftoversKilled
-            | Kind::RebootScheduled,
+            | Kind::RebootScheduled
+            | Kind::Escalated,
         ) => Tone::Warn,
-        Some(Kind::Ready | Kind::Recovered | Kind::Healthy | Kind::CooledDown | Kind::HelperRecovered) => Tone::Good,
+        Some(
+            Kind::Ready
+            | Kind::Recovered
+            | Kind::Healthy
+            | Kind::CooledDown
+            | Kind::HelperRecovered
+            | Kind::WatchdogPetted,
+        ) => Tone::Good,
         _ => Tone::Plain,
     }
 }

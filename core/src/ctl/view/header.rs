@@ -13,7 +13,9 @@ pub(crate) fn header(status: &Status, columns: usize) -> Vec<Line> {
     first.append(verdict(status));
     let mut lines = vec![first.fitted(columns)];
     lines.extend(health(daemon, columns));
-    for note in &daemon.notes {
+    let reset = daemon.last_reset.as_ref().filter(|last| !last.is_ordinary());
+    let reset = reset.map(|last| format!("last reset of the machine: {}", last.line()));
+    for note in reset.iter().chain(&daemon.notes) {
         for (n, part) in wrapped(note, columns.saturating_sub(2)).into_iter().enumerate() {
             lines.push(Line::toned(format!("{} {part}", if n == 0 { "!" } else { " " }), Tone::Warn));
         }
@@ -94,6 +96,18 @@ mod tests {
             ]
         );
         assert_eq!(text(&status, 40)[0], "pump-house 3  ▲ 1 child in safe state: …");
+    }
+
+    #[test]
+    fn only_a_reset_that_nobody_wanted_is_shown() {
+        use multus_contract::api::reset::LastReset;
+        let mut status = sample::status();
+        let calm = text(&status, 80);
+        let reset = |cause: &str| Some(LastReset { cause: cause.into(), detail: "why".into(), ..LastReset::default() });
+        status.daemon.last_reset = reset("shutdown");
+        assert_eq!(text(&status, 80), calm);
+        status.daemon.last_reset = reset("power-loss");
+        assert_eq!(text(&status, 80).last().map(String::as_str), Some("! last reset of the machine: power-loss: why"));
     }
 
     #[test]
