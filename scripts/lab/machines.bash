@@ -47,7 +47,7 @@ pi() {
     # iomem=relaxed: Debian's kernel has no /dev/gpiomem, and without it keeps the registers from /dev/mem.
     timeout --foreground -k 5 "$limit" qemu-system-aarch64 -M raspi3b -display none -monitor none -no-reboot \
         -kernel "$lab/pi/vmlinuz" -dtb "$lab/pi/bcm2837-rpi-3-b.dtb" -initrd "$lab/runs/pi.initrd" \
-        -append "console=ttyAMA0,115200 console=ttyS1,115200 rdinit=/bin/pi-init panic=-1 loglevel=4 iomem=relaxed lab.check=$check" \
+        -append "console=ttyAMA0,115200 rdinit=/bin/pi-init panic=-1 loglevel=4 iomem=relaxed lab.check=$check" \
         -serial "file:$lab/runs/$job.console" -serial "file:$lab/runs/$job.out" < /dev/null > "$lab/runs/$job.qemu" 2>&1 &
     follow "$job" $!
 }
@@ -57,19 +57,19 @@ follow() {
     local job=$1 machine=$2 out=$lab/runs/$1.out seen=0 lines
     while :; do
         kill -0 "$machine" 2> /dev/null || machine=
-        lines=$(tail -n "+$((seen + 1))" "$out" | tr -d '\r')
+        lines=$(tail -n "+$((seen + 1))" "$out" | tr -d '\000\r')
         if [ -n "$lines" ]; then
             # A line that is still being written comes next time.
             [ -z "$(tail -c 1 "$out")" ] || lines=${lines%$'\n'*}
             seen=$((seen + $(wc -l <<< "$lines")))
-            printf '%s\n' "$lines" | grep -v '^LAB-END'
+            printf '%s\n' "$lines" | grep -av '^LAB-END'
         fi
-        grep -q '^LAB-END' "$out" && break
+        grep -aq '^LAB-END' "$out" && break
         [ -n "$machine" ] || { echo "the machine of $job went down, or its time was over"; return 1; }
         sleep 0.2
     done
     # Whether a machine can switch itself off is up to the emulator; this one is no longer needed.
     [ -z "$machine" ] || kill "$machine" 2> /dev/null || true
     wait || true
-    grep -q '^LAB-END 0' "$out"
+    grep -aq '^LAB-END 0' "$out"
 }
