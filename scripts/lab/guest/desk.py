@@ -17,7 +17,7 @@ from multus._io import IMAGE_BYTES, REQUEST_BYTES, Io
 
 FORCE_ENTRIES = 16
 FORCE_BYTES = 8 * (16 + 8 * FORCE_ENTRIES)
-CHANGES, ACKNOWLEDGED = 3, 13
+CHANGES, SCANS, LEFT_OUT = 3, 6, 12
 
 
 def page(letters, length, places):
@@ -33,7 +33,7 @@ def page(letters, length, places):
 class Desk:
     """A multus-io with its pages; the one owner of outputs is called "lab"."""
 
-    def __init__(self, place, hardware, io="patience = \"0s\"\n"):
+    def __init__(self, place, hardware, io="patience = \"0s\"\n", with_force=False):
         self.dir = pathlib.Path(place)
         self.environment = dict(os.environ, MULTUS_NAME="io", MULTUS_CONFIG=str(self.dir / "config/io.toml"))
         for name in ["config", "runtime", "log", "state"]:
@@ -42,7 +42,10 @@ class Desk:
         lab.write(self.dir / "config/hardware.toml", hardware)
         lab.write(self.dir / "config/io.toml", io)
         self.image, self.words = page("MULTUSIO", IMAGE_BYTES, 256)
-        self.force_fd, self.force_page = page("MULTUSFO", FORCE_BYTES, FORCE_ENTRIES)
+        self.fds = {"IMAGE": self.image}
+        if with_force:
+            self.fds["FORCE"], self.force_page = page("MULTUSFO", FORCE_BYTES, FORCE_ENTRIES)
+        self.forced = {}
         self.generation = 0
         self.process = None
 
@@ -55,7 +58,7 @@ class Desk:
 
     def spawn(self):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        fds = {"IMAGE": self.image, "FORCE": self.force_fd, "REQUESTS": theirs.fileno()}
+        fds = self.fds | {"REQUESTS": theirs.fileno()}
         variables = {f"MULTUS_IO_{name}_FD": str(fd) for name, fd in fds.items()}
         log = open(self.dir / "log/io.log", "a")
         self.process = subprocess.Popen(
@@ -87,20 +90,24 @@ class Desk:
     def ask(self, name, value):
         self.io.output(name).set(value)
 
-    def force(self, entry, name, value, is_forced=True):
-        """What the watch loop does on a fault, and when all is well again; waits until it is acknowledged."""
-        self.send_force(entry, name, value, is_forced)
-        lab.until("it is acknowledged", self.is_acknowledged)
-
-    def is_acknowledged(self):
-        return self.words[ACKNOWLEDGED] == self.force_page[CHANGES]
-
-    def send_force(self, entry, name, value, is_forced=True):
-        base = 16 + 8 * entry
+    def force(self, name, value, is_forced=True):
+        """What the watch loop does on a fault, and when all is well again."""
+        number = self.forced.setdefault(name, len(self.forced))
+        base = 16 + 8 * number
         self.force_page[base : base + 8] = memoryview(
             struct.pack("<32sdQQQ", name.encode(), float(value), is_forced, time.monotonic_ns(), 0)
         ).cast("Q")
         self.force_page[CHANGES] += 1
+
+    def release(self, name):
+        self.force(name, 0, False)
+
+    def scans(self):
+        """So far, those that were left out included."""
+        return self.words[SCANS] + self.words[LEFT_OUT]
+
+    def is_fresh(self):
+        return self.io.is_fresh
 
     def end(self, with_signal=signal.SIGTERM):
         """Ends multus-io; its exit code."""

@@ -86,6 +86,11 @@ def load(module, *parameters):
     run(*(["insmod", own] if os.path.exists(own) else ["modprobe", module]), *parameters)
 
 
+def pids(program):
+    """Processes that run a program."""
+    return [int(pid) for pid in subprocess.run(["pidof", program], stdout=subprocess.PIPE, text=True).stdout.split()]
+
+
 class GpioSim:
     """The kernel's simulated GPIO chip, from the side of the world."""
 
