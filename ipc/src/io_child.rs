@@ -43,7 +43,7 @@ pub const ENV_REQUESTS_FD: &str = "MULTUS_IO_REQUESTS_FD";
 /// For multus-io: the environment variable with the descriptor of the native outputs, which multusd has opened; /dev/null where
 /// it has none to give.
 pub const ENV_OUTPUTS_FD: &str = "MULTUS_IO_OUTPUTS_FD";
-/// For multus-io: the numbers of those outputs, in the order of that descriptor, with commas between them.
+/// For multus-io: the numbers of those outputs, as `hardware.toml` names them, with commas between them.
 pub const ENV_OUTPUTS: &str = "MULTUS_IO_OUTPUTS";
 /// The environment variable with the name of the child instance.
 pub const ENV_NAME: &str = "MULTUS_NAME";

@@ -93,7 +93,7 @@ impl Pins {
 pub struct SharedOutputs {
     /// What [`Gpio::share_outputs`] gave.
     pub fd: OwnedFd,
-    /// The numbers of the lines, in the order in which they were opened.
+    /// The numbers of the lines, in the order of [`Pins::outputs`] of whoever opened them.
     pub numbers: Vec<u32>,
 }
 

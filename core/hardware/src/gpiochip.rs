@@ -27,11 +27,12 @@ struct Lines {
     outputs: Outputs,
 }
 
-/// Output i of the pins is line i of the request.
 enum Outputs {
     None,
+    /// The number of each output of the pins.
     Own(Request, Vec<Offset>),
-    Shared(File),
+    /// Where each output of the pins is in the request.
+    Shared(File, Vec<u8>),
 }
 
 /// The chip with this label.
@@ -98,15 +99,25 @@ fn take_over(shared: SharedOutputs, pins: &Pins) -> Result<Option<Outputs>, Open
             "hardware.toml has other outputs than when multusd read it; let it read the file again (multusctl reload)",
         ));
     }
-    for (output, pin) in pins.outputs.iter().enumerate() {
+    let places = places(&shared.numbers);
+    for (place, pin) in places.iter().zip(&pins.outputs) {
         // What is broken shows when it is used.
-        let _ = set(&file, output, pin.is_high);
+        let _ = set(&file, *place, pin.is_high);
     }
-    Ok(Some(Outputs::Shared(file)))
+    Ok(Some(Outputs::Shared(file, places)))
 }
 
-fn set(file: &File, output: usize, is_high: bool) -> io::Result<()> {
-    let mask = 1_u64 << output;
+/// Where each of these lines is in a request for all of them: requests are made with their lines in rising order, whatever the
+/// order in which they were named (gpiocdev `request::Builder`).
+fn places(numbers: &[u32]) -> Vec<u8> {
+    let place = |number: &u32| numbers.iter().filter(|other| *other < number).count();
+    // At most 64.
+    numbers.iter().map(|number| u8::try_from(place(number)).unwrap_or(u8::MAX)).collect()
+}
+
+/// Line `place` of a request.
+fn set(file: &File, place: u8, is_high: bool) -> io::Result<()> {
+    let mask = 1_u64.checked_shl(place.into()).ok_or(io::ErrorKind::InvalidInput)?;
     let values = LineValues { bits: if is_high { mask } else { 0 }, mask };
     set_line_values(file, &values).map_err(|_| io::Error::last_os_error())
 }
@@ -153,7 +164,9 @@ impl Gpio for Lines {
                 let number = numbers.get(output).ok_or(io::ErrorKind::InvalidInput)?;
                 request.set_value(*number, value(is_high)).map_err(|_| io::Error::last_os_error())
             }
-            Outputs::Shared(file) => set(file, output, is_high),
+            Outputs::Shared(file, places) => {
+                set(file, *places.get(output).ok_or(io::ErrorKind::InvalidInput)?, is_high)
+            }
             Outputs::None => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
@@ -161,11 +174,24 @@ impl Gpio for Lines {
     fn share_outputs(&self) -> Option<OwnedFd> {
         match &self.outputs {
             Outputs::Own(request, _) => request.as_fd().try_clone_to_owned().ok(),
-            Outputs::Shared(_) | Outputs::None => None,
+            Outputs::Shared(..) | Outputs::None => None,
         }
     }
 
     fn debounces(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_request_lie_in_rising_order_whatever_order_they_were_named_in() {
+        assert_eq!(places(&[25, 24, 13, 19]), [3, 2, 0, 1]);
+        assert_eq!(places(&[]), [0_u8; 0]);
+        let all: Vec<u32> = (0..64).rev().collect();
+        assert_eq!(places(&all)[0], 63);
     }
 }

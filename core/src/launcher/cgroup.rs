@@ -4,7 +4,10 @@
 //! ```text
 //! <own cgroup>/multusd-<hash of the runtime directory>/<instance>        main program and all it starts
 //!                                                     /<instance>:job    hooks, checks
+//!             /multusd                                                   the daemon itself, if it was alone in its cgroup
 //! ```
+//! Version 2 gives controllers, and so limits, only to the children of a cgroup that has no processes of its own. A service
+//! manager puts the daemon into the cgroup that it delegates, so the daemon steps down into one below it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -57,7 +60,10 @@ impl Hierarchy {
         for dir in [&found.v2, &found.v1_pids].into_iter().flatten() {
             killed += clear(dir);
         }
-        if let Some(dir) = &found.v2 {
+        if let (Some(own), Some(dir)) = (place(&mounts, &own, None), &found.v2) {
+            if !has_controllers(dir) {
+                step_down(&own);
+            }
             let control = dir.join("cgroup.subtree_control");
             found.v2_memory = fs::write(&control, "+memory").is_ok();
             found.v2_pids = fs::write(&control, "+pids").is_ok();
@@ -114,6 +120,31 @@ impl Hierarchy {
             }
             let _ = fs::remove_dir(base);
         }
+    }
+}
+
+const CONTROLLERS: [&str; 2] = ["memory", "pids"];
+
+fn has_controllers(dir: &Path) -> bool {
+    let there = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    CONTROLLERS.iter().all(|wanted| there.split_whitespace().any(|word| word == *wanted))
+}
+
+/// Moves the daemon out of its cgroup into one below, and gives controllers to all below. Only where nobody else is in there,
+/// and the controllers are there to be given; else everything stays as it is.
+fn step_down(own: &Path) {
+    let me = i32::try_from(std::process::id()).unwrap_or(0);
+    if members(&own.join("cgroup.procs")) != [me] || !has_controllers(own) {
+        return;
+    }
+    let leaf = own.join("multusd");
+    if !make_dir(&leaf) || fs::write(leaf.join("cgroup.procs"), "0").is_err() {
+        return;
+    }
+    let all = CONTROLLERS.map(|word| format!("+{word}")).join(" ");
+    if fs::write(own.join("cgroup.subtree_control"), all).is_err() {
+        let _ = fs::write(own.join("cgroup.procs"), "0");
+        let _ = fs::remove_dir(leaf);
     }
 }
 
