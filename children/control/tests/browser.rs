@@ -8,7 +8,7 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use world::{World, skip};
+use world::{World, build, skip};
 
 #[test]
 fn people_can_do_everything_in_a_browser() {
@@ -19,7 +19,7 @@ fn people_can_do_everything_in_a_browser() {
         Ok(python) => python,
         Err(why) => return skip(test, &why),
     };
-    build_template();
+    build("multus-template");
 
     let mut world = World::new();
     std::fs::write(world.dirs().config.join("multusd.toml"), "site = \"pump-house 3\"\n").expect("own file");
@@ -139,15 +139,4 @@ fn python() -> Result<PathBuf, String> {
         return Err("Python has no playwright, and pip cannot fetch it".into());
     }
     Ok(own)
-}
-
-/// Cargo builds only the programs of the package under test.
-fn build_template() {
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "-p", "multus-template", "--target-dir"]).arg(target());
-    if cfg!(not(debug_assertions)) {
-        build.arg("--release");
-    }
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs this test");
-    assert!(built.status.success(), "multus-template: {}", String::from_utf8_lossy(&built.stderr));
 }

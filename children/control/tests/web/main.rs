@@ -7,6 +7,7 @@ mod access;
 mod api;
 mod guard;
 mod http;
+mod io;
 mod outward;
 mod schema;
 
