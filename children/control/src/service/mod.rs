@@ -33,6 +33,8 @@ pub use error::{Error, Problem, Result};
 pub use events::EventQuery;
 pub use faults::{FaultReport, FaultText};
 pub(crate) use lines::is_operators;
+#[cfg(test)]
+pub(crate) use lines::tests as testing;
 pub use lines::{LineNews, LineOrder};
 pub use logs::{Found, LogFile, LogFollower, LogTail};
 pub use machine::Information;

@@ -25,7 +25,7 @@ async fn lines_are_listed_watched_set_held_and_released() {
         }
         tokio::time::sleep(PAUSE).await;
     };
-    assert!(status.simulated && status.lines.len() == 7 && status.period_us > 0.0, "{status:?}");
+    assert!(status.simulated && status.lines.len() == 8 && status.period_us > 0.0, "{status:?}");
     let valve = status.lines.iter().find(|line| line.name == "VALVE").expect("there").clone();
     assert_eq!((valve.unit.as_str(), valve.owner.as_str(), valve.safe), ("%", "pump", Some(100.0)));
     assert_eq!((valve.lowest, valve.highest, valve.held), (Some(0.0), Some(100.0), None));
@@ -39,25 +39,25 @@ async fn lines_are_listed_watched_set_held_and_released() {
             What::Lost(lost) => panic!("{lost} were lost"),
         }
     };
-    assert_eq!(next("DO1", "safe").await.value, 0.0, "all that there are come first");
+    assert_eq!(next("DO3", "safe").await.value, 0.0, "all that there are come first");
 
     let set = |name: &str, value| SetLineRequest { name: name.into(), value };
     let force = |name: &str, value| ForceLineRequest { name: name.into(), value };
     let release = |name: &str| ReleaseLineRequest { name: name.into() };
-    assert_eq!(user.set(set("DO1", 1.0)).await.expect_err("level 30").code(), Code::PermissionDenied);
-    assert_eq!(operator.force(force("DO1", 1.0)).await.expect_err("level 10").code(), Code::PermissionDenied);
-    operator.set(set("DO1", 1.0)).await.expect("nobody owns it");
-    assert_eq!(next("DO1", "requested").await.value, 1.0);
-    admin.force(force("DO1", 0.0)).await.expect("may");
-    assert_eq!(next("DO1", "forced").await.value, 0.0);
-    let one = user.list(ListLinesRequest { name: "DO1".into() }).await.expect("there").into_inner().lines;
+    assert_eq!(user.set(set("DO3", 1.0)).await.expect_err("level 30").code(), Code::PermissionDenied);
+    assert_eq!(operator.force(force("DO3", 1.0)).await.expect_err("level 10").code(), Code::PermissionDenied);
+    operator.set(set("DO3", 1.0)).await.expect("nobody owns it");
+    assert_eq!(next("DO3", "requested").await.value, 1.0);
+    admin.force(force("DO3", 0.0)).await.expect("may");
+    assert_eq!(next("DO3", "forced").await.value, 0.0);
+    let one = user.list(ListLinesRequest { name: "DO3".into() }).await.expect("there").into_inner().lines;
     assert_eq!(one.iter().map(|line| line.held).collect::<Vec<_>>(), [Some(0.0)]);
-    assert_eq!(operator.release(release("DO1")).await.expect_err("level 10").code(), Code::PermissionDenied);
-    admin.release(release("DO1")).await.expect("it is held");
-    assert_eq!(next("DO1", "requested").await.value, 1.0);
+    assert_eq!(operator.release(release("DO3")).await.expect_err("level 10").code(), Code::PermissionDenied);
+    admin.release(release("DO3")).await.expect("it is held");
+    assert_eq!(next("DO3", "requested").await.value, 1.0);
 
     assert_eq!(operator.set(set("DO2", 1.0)).await.expect_err("pump owns it").code(), Code::FailedPrecondition);
-    assert_eq!(admin.release(release("DO1")).await.expect_err("nobody holds it").code(), Code::FailedPrecondition);
+    assert_eq!(admin.release(release("DO3")).await.expect_err("nobody holds it").code(), Code::FailedPrecondition);
     assert_eq!(admin.force(force("VALVE", f64::NAN)).await.expect_err("no number").code(), Code::InvalidArgument);
     assert_eq!(admin.force(force("DO9", 1.0)).await.expect_err("no line").code(), Code::NotFound);
     let missing = user.list(ListLinesRequest { name: "DO9".into() }).await.expect_err("no line");
@@ -67,7 +67,7 @@ async fn lines_are_listed_watched_set_held_and_released() {
     world.ctl(&["token", "remove", "operator"]);
     world.ctl(&["token", "add", "operator", "--level", "100"]);
     let ended = async {
-        while operator.set(set("DO1", 0.0)).await.is_ok() {
+        while operator.set(set("DO3", 0.0)).await.is_ok() {
             tokio::time::sleep(PAUSE).await;
         }
     };

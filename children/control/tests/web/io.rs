@@ -40,21 +40,21 @@ fn lines_are_seen_set_held_and_released_by_whom_they_may() {
     let line = |name: &str| guest.get(&format!("/api/v1/io/{name}")).json();
 
     let io = guest.get("/api/v1/io").json();
-    assert_eq!((io["simulated"].as_bool(), io["lines"].as_array().map(Vec::len)), (Some(true), Some(7)));
+    assert_eq!((io["simulated"].as_bool(), io["lines"].as_array().map(Vec::len)), (Some(true), Some(8)));
     let ao = line("AO1");
     assert_eq!((ao["unit"].as_str(), ao["owner"].as_str(), &ao["safe"]), (Some("V"), Some("operator"), &json!(2.5)));
     let missing = guest.get("/api/v1/io/DO9");
     assert_eq!((missing.status, missing.header("content-type")), (404, Some("application/problem+json")));
 
     // Who may, and what. What was done can be seen at once.
-    assert_eq!([&guest, &viewer, &operator].map(|who| order(who, "DO1", "set", 1.0)), [403, 403, 204]);
-    assert_eq!((line("DO1")["value"].clone(), line("DO1")["source"].clone()), (json!(1.0), json!("requested")));
-    assert_eq!([&guest, &viewer, &operator, &admin].map(|who| order(who, "DO1", "force", 0.0)), [403, 403, 403, 204]);
-    let held = line("DO1");
+    assert_eq!([&guest, &viewer, &operator].map(|who| order(who, "DO3", "set", 1.0)), [403, 403, 204]);
+    assert_eq!((line("DO3")["value"].clone(), line("DO3")["source"].clone()), (json!(1.0), json!("requested")));
+    assert_eq!([&guest, &viewer, &operator, &admin].map(|who| order(who, "DO3", "force", 0.0)), [403, 403, 403, 204]);
+    let held = line("DO3");
     assert_eq!((&held["value"], &held["source"], &held["held"]), (&json!(0.0), &json!("forced"), &json!(0.0)));
-    assert_eq!([&operator, &viewer, &admin].map(|who| order(who, "DO1", "release", 0.0)), [403, 403, 204]);
-    assert_eq!((line("DO1")["value"].clone(), line("DO1")["held"].clone()), (json!(1.0), Value::Null));
-    assert_eq!(order(&admin, "DO1", "release", 0.0), 409, "nobody holds it");
+    assert_eq!([&operator, &viewer, &admin].map(|who| order(who, "DO3", "release", 0.0)), [403, 403, 204]);
+    assert_eq!((line("DO3")["value"].clone(), line("DO3")["held"].clone()), (json!(1.0), Value::Null));
+    assert_eq!(order(&admin, "DO3", "release", 0.0), 409, "nobody holds it");
     assert_eq!(order(&operator, "DO2", "set", 0.0), 409, "a child owns it");
     assert_eq!(order(&operator, "T1", "set", 20.0), 409, "it is on a bus");
     assert_eq!(order(&operator, "DI1", "set", 1.0), 204);
@@ -70,7 +70,7 @@ fn lines_are_seen_set_held_and_released_by_whom_they_may() {
         400
     );
     let log = world.log("control");
-    assert!(log.contains("operator: Set(1.0) DO1") && log.contains("admin: Force(0.0) DO1"), "{log}");
+    assert!(log.contains("operator: Set(1.0) DO3") && log.contains("admin: Force(0.0) DO3"), "{log}");
 }
 
 #[test]
@@ -106,18 +106,18 @@ fn the_page_shows_every_line_and_asks_before_it_acts() {
         ([("line", "VALVE"), ("action", "hold"), ("value", "much")], 422, "expected a number"),
         ([("line", "DO2"), ("action", "set"), ("value", "1")], 409, "DO2 is owned by pump"),
         ([("line", "%3Cscript%3E"), ("action", "set"), ("value", "1")], 404, "&lt;script&gt;"),
-        ([("line", "DO1"), ("action", "fly"), ("value", "1")], 422, "unknown"),
+        ([("line", "DO3"), ("action", "fly"), ("value", "1")], 422, "unknown"),
     ] {
         let reply = form(&admin, &fields);
         let text = String::from_utf8(reply.body).expect("text");
         assert_eq!(reply.status, status, "{fields:?}");
         assert!(
-            text.contains(words) && text.contains("id=\"l-DO1\"") && !text.contains("<script>"),
+            text.contains(words) && text.contains("id=\"l-DO3\"") && !text.contains("<script>"),
             "{fields:?}: {text}"
         );
     }
     let forged = Browser { csrf: "x".into(), ..admin.clone() };
-    assert_eq!(form(&forged, &[("line", "DO1"), ("action", "set"), ("value", "1")]).status, 403);
+    assert_eq!(form(&forged, &[("line", "DO3"), ("action", "set"), ("value", "1")]).status, 403);
     let viewer = logged_in(admin.address, "viewer");
     assert_eq!(form(&viewer, &[("line", "VALVE"), ("action", "release")]).status, 403);
     assert_eq!(form(&admin, &[("line", "VALVE"), ("action", "release")]).status, 303);
@@ -130,7 +130,7 @@ fn the_stream_tells_of_lines_to_those_who_want_it() {
     let mut wants = admin.stream("/api/v1/stream?io=true");
     let first = wants.until("event: io");
     let first = first + &wants.until("\n\n");
-    assert!(first.contains("\"DO1\"") && first.contains("\"fresh\":true"), "all lines come first: {first}");
+    assert!(first.contains("\"DO3\"") && first.contains("\"fresh\":true"), "all lines come first: {first}");
     let mut other = admin.stream("/api/v1/stream");
     other.until("event: status");
     world.ctl(&["io", "set", "DI1", "on"]);
@@ -158,8 +158,8 @@ fn changes_are_in_the_history_and_in_the_metrics_and_what_was_missed_is_counted(
         (&json!("1"), &json!("0"), &json!("read"), &json!(0))
     );
     assert!(row["duration_ns"].as_u64().is_some_and(|ns| ns > 0));
-    assert_eq!(order(&admin, "DO1", "force", 1.0), 204);
-    world.wait("held", || rows("lines=DO1,DI1&sources=forced").first().filter(|row| row["line"] == "DO1").cloned());
+    assert_eq!(order(&admin, "DO3", "force", 1.0), 204);
+    world.wait("held", || rows("lines=DO3,DI1&sources=forced").first().filter(|row| row["line"] == "DO3").cloned());
     assert_eq!(admin.get("/api/v1/history/io?from=yesterday").status, 422);
     assert_eq!(admin.get("/api/v1/history/io?limit=0").status, 422);
 
@@ -191,8 +191,8 @@ fn changes_are_in_the_history_and_in_the_metrics_and_what_was_missed_is_counted(
 
     let metrics = String::from_utf8(admin.get("/metrics").body).expect("text");
     for line in [
-        r#"multus_io_value{name="DO1",kind="digital-output",unit=""} 1"#,
-        r#"multus_io_output_held{name="DO1"} 1"#,
+        r#"multus_io_value{name="DO3",kind="digital-output",unit=""} 1"#,
+        r#"multus_io_output_held{name="DO3"} 1"#,
         r#"multus_io_driven_by{by="multus-io"} 1"#,
         "multus_io_outputs_unsafe 0",
         "multus_io_simulated 1",
@@ -206,13 +206,13 @@ fn changes_are_in_the_history_and_in_the_metrics_and_what_was_missed_is_counted(
 fn while_multus_io_is_away_the_page_says_that_all_outputs_are_safe() {
     let mut world = World::new();
     let admin = plant(&mut world);
-    assert_eq!(order(&admin, "DO1", "set", 1.0), 204);
+    assert_eq!(order(&admin, "DO3", "set", 1.0), 204);
     world.tell(&multus_contract::api::command::Request::Stop { name: "io".into() });
     let io = world.wait("multusd has the outputs", || {
         let io = admin.get("/api/v1/io").json();
         (io["driven_by"] == "multusd").then_some(io)
     });
-    let line = io["lines"].as_array().and_then(|lines| lines.iter().find(|line| line["name"] == "DO1")).expect("there");
+    let line = io["lines"].as_array().and_then(|lines| lines.iter().find(|line| line["name"] == "DO3")).expect("there");
     assert_eq!((&io["fresh"], &line["value"], &line["source"]), (&json!(false), &json!(0.0), &json!("safe")));
     let reply = admin.bytes("GET", "/io", &[("Accept", "text/html")], b"");
     let text = String::from_utf8(reply.body).expect("text");

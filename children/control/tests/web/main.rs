@@ -10,6 +10,7 @@ mod http;
 mod io;
 mod outward;
 mod schema;
+mod texts;
 
 use std::net::SocketAddr;
 

@@ -209,8 +209,9 @@ board = "sim"
 DI1 = { kind = "digital-input", gpio = 4, active_low = true, bias = "pull-up" }
 DI2 = { kind = "digital-input", gpio = 5 }
 T1 = { kind = "analogue-input", lm75 = { address = 0x48 } }
-DO1 = { kind = "digital-output", gpio = 25, safe = "off" }
+DO1 = { kind = "digital-output", gpio = 25, safe = "off", owner = "pump" }
 DO2 = { kind = "digital-output", gpio = 24, safe = "on", owner = "pump" }
+DO3 = { kind = "digital-output", gpio = 23, safe = "off" }
 AO1 = { kind = "analogue-output", mcp4922 = { channel = 0 }, safe = 2.5 }
 VALVE = { kind = "analogue-output", mcp4922 = { channel = 1 }, scale = 10.0, unit = "%", safe = 100.0, highest = 100.0, owner = "pump" }
 "#;
@@ -225,6 +226,11 @@ pub(crate) fn build(package: &str) {
     }
     let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs this test");
     assert!(built.status.success(), "{package}: {}", String::from_utf8_lossy(&built.stderr));
+}
+
+/// Where a program is that was built here.
+pub(crate) fn built(program: &str) -> PathBuf {
+    programs().join(program)
 }
 
 /// Where `multusd` and `multusctl` are: built from the same tree, beside the program under test.

@@ -155,6 +155,11 @@ impl Service {
         Ok(())
     }
 
+    /// Whether there is an image to read.
+    pub(crate) fn has_image(&self) -> bool {
+        self.inner.io.image.get().is_some()
+    }
+
     /// As of the last look of the thread that watches: whether multus-io scans, and all lines.
     pub(crate) fn seen_lines(&self) -> (bool, Vec<IoLine>) {
         let state = self.inner.io.lock();

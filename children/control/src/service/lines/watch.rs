@@ -33,9 +33,10 @@ pub(crate) fn start(inner: Weak<Inner>, image: Io, lane: Option<Lane>) -> io::Re
                 Some(inner) => watch.look(&inner),
                 None => return,
             }
-            // A plant that chatters is looked at so often and no more; how often a line changed between is counted by multus-io.
-            std::thread::sleep(PAUSE);
             watch.image.wait_change(seen, TURN);
+            // What belongs together comes with the next scan, and a plant that chatters is looked at so often and no more: how
+            // often a line changed between is counted by multus-io.
+            std::thread::sleep(PAUSE);
         }
     })?;
     Ok(())
