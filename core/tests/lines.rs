@@ -220,6 +220,7 @@ fn people_set_hold_and_release_what_they_may() {
     assert_eq!(ctl(&["io", "force", "DO1", "off"]).code, Some(0));
     plant.world.until("it is held", |_| plant.level(25) == Some(true));
     assert!(plant.world.status().daemon.notes.iter().any(|note| note.contains("DO1 is held at 0 by a person")));
+    assert_eq!((plant.line("DO1").held, plant.line("DO2").held), (Some(0.0), None));
     for (arguments, reason) in [
         (["io", "set", "DO1", "off"], "DO1 is owned by pump"),
         (["io", "set", "DO9", "off"], "there is no line \"DO9\""),

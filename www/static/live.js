@@ -72,12 +72,14 @@
 
   if ($("[data-live]") && $("nav")) {
     const idle = !$("[data-guard], #text");
-    let stream;
+    let stream, lines = 0;
     const open = () => {
-      stream = new EventSource("/api/v1/stream");
+      stream = new EventSource("/api/v1/stream" + ($("#io") ? "?io=true" : ""));
       stream.addEventListener("status", tick);
       stream.addEventListener("unreachable", tick);
       stream.addEventListener("event", soon);
+      // Lines may change without end: a little later, not the later the more.
+      stream.addEventListener("io", () => lines ||= setTimeout(() => { lines = 0; refresh(); }, Math.max(100, pause / 4)));
       stream.addEventListener("end", () => { stream.close(); refresh(); });
     };
     open();

@@ -101,14 +101,14 @@ pub(crate) fn tls_client(ca: &Path) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// The events as they happen, for code that must not wait.
-pub(crate) struct Events {
-    receiver: Receiver<Arc<Event>>,
+/// Events as they happen, or other news, for code that must not wait.
+pub(crate) struct Events<T = Event> {
+    receiver: Receiver<Arc<T>>,
     changed: Arc<Notify>,
 }
 
-impl Events {
-    pub(crate) fn new(receiver: Receiver<Arc<Event>>) -> Self {
+impl<T> Events<T> {
+    pub(crate) fn new(receiver: Receiver<Arc<T>>) -> Self {
         let changed = Arc::new(Notify::new());
         let wake = Arc::clone(&changed);
         receiver.on_change(move || wake.notify_one());
@@ -116,7 +116,7 @@ impl Events {
     }
 
     /// The next, or what happened instead; never [`Next::Empty`]. May be broken off and called again.
-    pub(crate) async fn next(&self) -> Next<Arc<Event>> {
+    pub(crate) async fn next(&self) -> Next<Arc<T>> {
         loop {
             match self.receiver.try_next() {
                 Next::Empty => self.changed.notified().await,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use multus_child::{Context, Error, Wake};
 use multus_contract::dirs::{DirFlags, Dirs};
+use multus_ipc::io_child::Io;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -56,6 +57,10 @@ pub(crate) fn run(config: Config, context: &Context) -> Result<(), Error> {
     let service = Service::new(Dirs::resolve(&DirFlags::default()), settings);
     let lane = |name| context.lane(name, Some(LANE_DEADLINE));
     service.start(Some(lane("events")?), Some(lane("changes")?))?;
+    let image = Io::from_env();
+    if image.is_there() {
+        service.watch_lines(image, Some(lane("lines")?))?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

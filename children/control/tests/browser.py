@@ -1,18 +1,19 @@
 """Drives a browser through the pages of multus-control: what a person does, and what must never happen.
 
-usage: browser.py URL CODE CHROMIUM CONFIG_DIR PICTURES
+usage: browser.py URL CODE CHROMIUM CONFIG_DIR PICTURES MULTUSCTL
 """
 
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import expect, sync_playwright
 
-URL, CODE, CHROMIUM, CONFIG, PICTURES = sys.argv[1:6]
+URL, CODE, CHROMIUM, CONFIG, PICTURES, MULTUSCTL = sys.argv[1:7]
 URL, CONFIG, PICTURES = URL.rstrip("/"), Path(CONFIG), Path(PICTURES)
 PASSWORD = "pump house three"
 # Shown as it is wherever it is put in, and never run.
@@ -362,9 +363,76 @@ def test_notification(page):
     expect(page.locator("main .banner.ok")).to_contain_text("pager")
     page.select_option("#target", "broken")
     page.get_by_role("button", name="Send a test").click()
-    expect(page.locator("main .problem")).to_contain_text("exit status: 3")
+    expect(page.locator("h1")).to_have_text("System")
+    expect(page.locator("main .banner.bad")).to_contain_text("exit status: 3")
+    assert page.input_value("#target") == "broken", "what was chosen stays"
     picture(page, "test-failed", "wide", "light")
     say("a test notification is sent, and a failure is told")
+
+
+def everywhere(page, name):
+    for width, size in (("wide", 1280), ("narrow", 360)):
+        page.set_viewport_size({"width": size, "height": 800})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            picture(page, name, width, scheme)
+            room = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+            assert room[0] <= room[1], f"{name} is wider than its window of {size}: {room}"
+            faint = page.evaluate(FAINT)
+            assert not faint, f"{name} ({scheme}): too little contrast: {faint[:5]}"
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.emulate_media(color_scheme="light")
+
+
+def inputs_and_outputs(page):
+    page.goto(f"{URL}/io")
+    expect(page.locator("#io")).to_contain_text("NO HARDWARE")
+    page.evaluate("window.sameDocument = true")
+    value = lambda name: page.locator(f"#l-{name} .value")
+    expect(value("DI1")).to_have_text("off")
+    subprocess.run([MULTUSCTL, "io", "set", "DI1", "on"], check=True, stdout=subprocess.DEVNULL)
+    expect(value("DI1")).to_have_text("on")
+    # A question that is open stays open, and nothing is done before it is answered.
+    valve = page.locator("#l-VALVE")
+    valve.locator("summary", has_text="hold…").click()
+    pop = valve.locator(".pop:visible")
+    expect(pop).to_contain_text("held, whatever pump asks for")
+    expect(pop).to_contain_text("nobody is in danger")
+    assert page.evaluate("document.activeElement.name") == "value", "the field has the focus"
+    everywhere(page, "io-hold")
+    page.keyboard.press("Escape")
+    subprocess.run([MULTUSCTL, "io", "set", "AO1", "7.5"], check=True, stdout=subprocess.DEVNULL)
+    expect(value("AO1")).to_have_text("7.500 V")
+    assert page.evaluate("window.sameDocument"), "the page was never loaded again"
+    valve.locator("summary", has_text="hold…").click()
+    pop.get_by_label("Value of VALVE").fill("140")
+    pop.get_by_role("button", name="Hold").click()
+    expect(page.locator("main .banner.bad").first).to_contain_text("expected 0 to 100 %")
+    valve.locator("summary", has_text="hold…").click()
+    pop.get_by_label("Value of VALVE").fill("40")
+    pop.get_by_role("button", name="Hold").click()
+    expect(page.locator("main .banner.ok")).to_contain_text("VALVE is held at 40.000 %")
+    expect(page.locator("#io")).to_contain_text("Held by a person: VALVE at 40.000 %")
+    expect(valve).to_contain_text("held by a person")
+    expect(page.locator("#top")).to_contain_text("held by a person")
+    page.locator("#l-DO3 summary", has_text="set…").click()
+    page.get_by_role("button", name="Set on").locator("visible=true").click()
+    expect(value("DO3")).to_have_text("on")
+    expect(page.locator("#l-DO3")).to_contain_text("requested")
+    everywhere(page, "io-held")
+    valve.locator("summary", has_text="release…").click()
+    page.get_by_role("button", name="Release VALVE").click()
+    expect(value("VALVE")).to_have_text("100.000 %")
+    expect(valve).to_contain_text("safe")
+    page.get_by_role("link", name="History").click()
+    row = page.locator("tbody tr", has_text="VALVE").filter(has_text="forced")
+    expect(row.first).to_contain_text("40.000 %")
+    everywhere(page, "io-history")
+    page.select_option("#source", "forced")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("tbody tr", has_text="DI1")).to_have_count(0)
+    untouched(page)
+    say("inputs are seen live, an output is set, held and released, and all of it is in the history")
 
 
 def tokens(page):
@@ -406,6 +474,8 @@ def lower_user(browser):
     log_in(page, "operator")
     assert page.locator("#c-pump summary", has_text="stop…").count() == 1
     assert page.locator("#c-pump .switch").count() == 0
+    page.goto(f"{URL}/io")
+    assert page.locator("#l-DO3 summary").all_inner_texts() == ["set…"], "holding is for administrators"
     context.close()
     say("everybody may do what the level says, and no more")
 
@@ -423,6 +493,10 @@ def without_scripts(browser):
     expect(page.locator("#pending")).to_contain_text("saved and waiting")
     page.get_by_role("button", name="Revert").click()
     expect(page.locator("#pending")).to_contain_text("Reverted")
+    page.goto(f"{URL}/io")
+    page.locator("#l-DO3 summary", has_text="set…").click()
+    page.get_by_role("button", name="Set off").locator("visible=true").click()
+    expect(page.locator("#l-DO3 .value")).to_have_text("off")
     page.goto(f"{URL}/?show=off")
     expect(page.locator("tbody tr")).to_have_count(1)
     context.close()
@@ -453,6 +527,7 @@ def pages_of(page):
         "log": "/logs/pump",
         "events": "/events",
         "io": "/io",
+        "io-history": "/io/history",
         "users": "/users",
         "tokens": "/tokens",
         "account": "/account",
@@ -538,6 +613,7 @@ def main():
         edit_a_text(page)
         comes_back_ill(page)
         test_notification(page)
+        inputs_and_outputs(page)
         tokens(page)
         context.close()
         lower_user(browser)

@@ -8,7 +8,7 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use world::{World, skip};
+use world::{World, build, built, skip};
 
 #[test]
 fn people_can_do_everything_in_a_browser() {
@@ -19,7 +19,7 @@ fn people_can_do_everything_in_a_browser() {
         Ok(python) => python,
         Err(why) => return skip(test, &why),
     };
-    build_template();
+    build("multus-template");
 
     let mut world = World::new();
     std::fs::write(world.dirs().config.join("multusd.toml"), "site = \"pump-house 3\"\n").expect("own file");
@@ -28,6 +28,7 @@ fn people_can_do_everything_in_a_browser() {
     let panel = format!("description = \"Modbus TCP\"\ncommand = [{panel:?}]\n[heartbeat]\nmethod = \"none\"\n");
     world.child("panel", &panel);
     world.parameters("panel", "# how the panel is reached\nport = 5020 # the usual one\nname = \"first\"\n");
+    world.plant();
     world.child("pump", PUMP);
     world.parameters("pump", "message = \"turning\"\nevery = 20\n");
     world.child("spare", "description = \"not in use\"\nenabled = false\ncommand = [\"/bin/sleep\", \"100000\"]\n[heartbeat]\nmethod = \"none\"\n");
@@ -49,7 +50,8 @@ fn people_can_do_everything_in_a_browser() {
     let status = Command::new(python)
         .arg(script)
         .args([address.as_str(), code.as_str()])
-        .args([&chromium, &world.dirs().config, &artefacts])
+        .args([&chromium, &world.dirs().config, &artefacts, &built("multusctl")])
+        .envs(world.dirs().variables())
         .status()
         .expect("Python can be started");
     assert!(status.success(), "what the browser saw is told above");
@@ -139,15 +141,4 @@ fn python() -> Result<PathBuf, String> {
         return Err("Python has no playwright, and pip cannot fetch it".into());
     }
     Ok(own)
-}
-
-/// Cargo builds only the programs of the package under test.
-fn build_template() {
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "-p", "multus-template", "--target-dir"]).arg(target());
-    if cfg!(not(debug_assertions)) {
-        build.arg("--release");
-    }
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs this test");
-    assert!(built.status.success(), "multus-template: {}", String::from_utf8_lossy(&built.stderr));
 }

@@ -63,6 +63,9 @@ impl Operator {
             unsafe_outputs: self.guard.failed(),
             ..IoStatus::of(&self.image, clock)
         };
+        for line in &mut status.lines {
+            line.held = self.held.get(&line.name).map(|(_, value)| *value);
+        }
         if holder == Holder::Guard {
             // The image is that of the last scan; what the guard has written is known here.
             status.fresh = false;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use multus_contract::api::event::Event;
+use multus_contract::api::io::{IoLine, IoStatus};
 use multus_contract::api::status::{ChildStatus, DaemonStatus, Spread};
 use multus_contract::api::time::parse_rfc3339;
 use multus_proto::v1;
@@ -140,6 +141,44 @@ pub(super) fn event(event: &Event) -> v1::Event {
         reaped_ns: event.reaped_ns,
         spawned_ns: event.spawned_ns,
         ready_ns: event.ready_ns,
+    }
+}
+
+pub(super) fn lines(status: IoStatus) -> v1::ListLinesResponse {
+    v1::ListLinesResponse {
+        board: status.board,
+        simulated: status.simulated,
+        fresh: status.fresh,
+        degraded: status.degraded,
+        driven_by: status.driven_by,
+        unsafe_outputs: status.unsafe_outputs,
+        scans: status.scans,
+        overruns: status.overruns,
+        period_us: status.period_us,
+        scan: Some(spread(status.scan_us)),
+        forced: Some(spread(status.forced_us)),
+        refused: status.refused,
+        lines: status.lines.into_iter().map(line).collect(),
+    }
+}
+
+pub(super) fn line(line: IoLine) -> v1::IoLine {
+    v1::IoLine {
+        name: line.name,
+        kind: line.kind,
+        value: line.value,
+        unit: line.unit,
+        raw: line.raw,
+        good: line.good,
+        source: line.source,
+        owner: line.owner,
+        safe: line.safe,
+        lowest: line.range.map(|[lowest, _]| lowest),
+        highest: line.range.map(|[_, highest]| highest),
+        held: line.held,
+        changed: line.changed.as_deref().and_then(time),
+        last_good: line.last_good.as_deref().and_then(time),
+        changes: line.changes,
     }
 }
 

@@ -11,6 +11,7 @@ mod daemon;
 mod events;
 mod faults;
 mod identity;
+mod io;
 mod logs;
 mod stream;
 
@@ -25,6 +26,7 @@ use multus_proto::v1::configuration_service_server::ConfigurationServiceServer;
 use multus_proto::v1::daemon_service_server::DaemonServiceServer;
 use multus_proto::v1::events_service_server::EventsServiceServer;
 use multus_proto::v1::faults_service_server::FaultsServiceServer;
+use multus_proto::v1::io_service_server::IoServiceServer;
 use multus_proto::v1::logs_service_server::LogsServiceServer;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -164,7 +166,8 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> Result<(), E
             .add_service(guard!(ConfigurationServiceServer))
             .add_service(guard!(LogsServiceServer))
             .add_service(guard!(FaultsServiceServer))
-            .add_service(guard!(DaemonServiceServer));
+            .add_service(guard!(DaemonServiceServer))
+            .add_service(guard!(IoServiceServer));
         let stop = stop.clone();
         Ok(router.serve_with_incoming_shutdown(incoming, async move { stop.requested().await }))
     };
@@ -222,7 +225,7 @@ async fn report(reporter: &HealthReporter, service: &Service) {
     for name in ["multus.v1.ChildrenService", "multus.v1.DaemonService"] {
         reporter.set_service_status(name, status).await;
     }
-    for name in ["EventsService", "ConfigurationService", "LogsService", "FaultsService"] {
+    for name in ["EventsService", "ConfigurationService", "LogsService", "FaultsService", "IoService"] {
         reporter.set_service_status(format!("multus.v1.{name}"), ServingStatus::Serving).await;
     }
 }

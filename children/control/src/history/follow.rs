@@ -134,9 +134,11 @@ impl Worker<'_> {
         if waiting.is_empty() {
             return Ok(());
         }
-        recorder.store_io(&waiting)?;
+        let (stored, missed) = recorder.store_io(&waiting)?;
         lock(&self.shared.io).drain(..waiting.len());
-        self.rows += waiting.len() as u64;
+        add(&self.shared.counters.io_stored, stored);
+        add(&self.shared.counters.io_missed, missed);
+        self.rows += stored;
         self.works();
         Ok(())
     }
@@ -230,7 +232,7 @@ fn connect(shared: &Shared) -> Option<(Client, String)> {
 }
 
 /// Names a process for all time: the start of the machine, its number, and its own start.
-fn identity(pid: u32) -> String {
+pub(crate) fn identity(pid: u32) -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name of the program may hold blanks; after it stand numbers, the 20th of which is the start.

@@ -8,6 +8,7 @@
 mod clock;
 mod files;
 mod follow;
+mod lines;
 mod mysql;
 mod query;
 mod record;
@@ -34,6 +35,7 @@ use crate::service::{Error, Result, Service};
 use sql::{Failure, Sql};
 use tokio::sync::oneshot;
 
+pub(crate) use follow::identity;
 pub use query::{Counts, Entry, Format, IoQuery, MOST_ROWS, Page, Query};
 
 /// The event database.
@@ -151,24 +153,37 @@ impl Target {
 }
 
 /// A change of an input or output.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct IoChange {
     /// When, ns since 1970.
     pub time_unix_ns: u64,
     /// The same for people, RFC 3339; made when it is read.
     pub time: String,
-    /// Name of the line, at most 64 bytes.
+    /// Name of the line, at most 32 bytes.
     pub line: String,
-    /// What it is, such as `input`, `output`, `forced`.
+    /// What it is: `digital-input`, `digital-output`, `analogue-input`, `analogue-output`.
     pub kind: String,
-    /// What it became.
+    /// What it became: 0 or 1, or a number in the unit of the line.
     pub value: String,
-    /// What it was.
+    /// What it was; `None`: nothing is known of before. The same as `value` when only the source changed, or changes were
+    /// missed that cancelled each other.
     pub previous: Option<String>,
-    /// How long it was that.
+    /// How long it was that, as far as was seen.
     pub duration_ns: Option<u64>,
-    /// Who changed or saw it.
+    /// Why it has its value: `safe`, `requested`, `retained`, `forced`, `read` for an input, `bad` when it cannot be read or
+    /// written; then the value is the last good one.
     pub source: String,
+    /// Changes of value before this one, since the row before, that have no row: they came too fast, or nobody looked.
+    pub missed: u64,
+    /// Of one that comes in: when the value changed, ns since 1970.
+    #[serde(skip)]
+    pub changed_unix_ns: Option<u64>,
+    /// How often the value had changed, as multus-io counts.
+    #[serde(skip)]
+    pub changes: u64,
+    /// Names what `changes` was counted in; another image counts anew.
+    #[serde(skip)]
+    pub image: Arc<str>,
 }
 
 /// How the database does.
@@ -186,6 +201,10 @@ pub struct Stats {
     pub queued: u64,
     /// Changes of lines that found no room in the queue.
     pub io_lost: u64,
+    /// Changes of lines stored since this program started.
+    pub io_stored: u64,
+    /// Changes of lines that have no row: too fast, without room, or from before this program started.
+    pub io_missed: u64,
     /// Times that the database failed.
     pub failures: u64,
     /// Damaged files that were set aside.
@@ -225,6 +244,8 @@ struct Counters {
     stored: AtomicU64,
     lost: AtomicU64,
     io_lost: AtomicU64,
+    io_stored: AtomicU64,
+    io_missed: AtomicU64,
     failures: AtomicU64,
     set_aside: AtomicU64,
     removed: AtomicU64,
@@ -315,6 +336,8 @@ impl History {
             lost: of(&counters.lost),
             queued: lock(&self.0.io).len() as u64,
             io_lost: of(&counters.io_lost),
+            io_stored: of(&counters.io_stored),
+            io_missed: of(&counters.io_missed),
             failures: of(&counters.failures),
             set_aside: of(&counters.set_aside),
             removed: of(&counters.removed),

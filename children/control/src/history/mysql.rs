@@ -82,7 +82,8 @@ impl Sql for Mysql {
              INDEX events_kind (kind, id)) ENGINE=InnoDB CHARACTER SET utf8mb4",
             "CREATE TABLE IF NOT EXISTS io_changes (id BIGINT PRIMARY KEY AUTO_INCREMENT, time_unix_ns BIGINT NOT NULL, \
              line VARCHAR(64) NOT NULL, kind VARCHAR(32) NOT NULL, value VARCHAR(190) NOT NULL, previous VARCHAR(190), \
-             duration_ns BIGINT, source VARCHAR(64) NOT NULL, INDEX io_changes_line (line, id), \
+             duration_ns BIGINT, source VARCHAR(64) NOT NULL, missed BIGINT NOT NULL, changes BIGINT NOT NULL, \
+             INDEX io_changes_line (line, id), \
              INDEX io_changes_time (time_unix_ns)) ENGINE=InnoDB CHARACTER SET utf8mb4",
             "CREATE TABLE IF NOT EXISTS meta (name VARCHAR(64) PRIMARY KEY, value VARCHAR(190) NOT NULL) \
              ENGINE=InnoDB CHARACTER SET utf8mb4",

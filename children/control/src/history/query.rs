@@ -68,6 +68,8 @@ pub struct Counts {
 pub struct IoQuery {
     /// Of one of these lines.
     pub lines: Vec<String>,
+    /// With one of these sources, such as `forced`.
+    pub sources: Vec<String>,
     /// Not before, ns since 1970.
     pub from_unix_ns: Option<u64>,
     /// Before this time, ns since 1970.
@@ -246,9 +248,10 @@ pub(super) fn counts(sql: &mut dyn Sql, query: &Query) -> Result<Counts> {
 pub(super) fn io_changes(sql: &mut dyn Sql, query: &IoQuery) -> Result<Page<(i64, IoChange)>> {
     let (mut conditions, limit) = (Where::default(), limit(query.limit));
     conditions.one_of("line", &query.lines);
+    conditions.one_of("source", &query.sources);
     conditions.times(query.from_unix_ns, query.to_unix_ns);
     let end = conditions.order(query.oldest_first, query.after, limit);
-    let columns = "id, time_unix_ns, line, kind, value, previous, duration_ns, source";
+    let columns = "id, time_unix_ns, line, kind, value, previous, duration_ns, source, missed, changes";
     let rows = sql.select(&format!("SELECT {columns} FROM io_changes{end}"), &conditions.values)?;
     let change = |row: &Vec<Value>| {
         let text = |i: usize| row.get(i).and_then(Value::text).map(str::to_owned);
@@ -265,6 +268,9 @@ pub(super) fn io_changes(sql: &mut dyn Sql, query: &IoQuery) -> Result<Page<(i64
                 previous: text(5),
                 duration_ns: number(6).map(i64::unsigned_abs),
                 source: text(7)?,
+                missed: number(8)?.unsigned_abs(),
+                changes: number(9)?.unsigned_abs(),
+                ..IoChange::default()
             },
         ))
     };

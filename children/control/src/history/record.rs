@@ -6,6 +6,7 @@ use multus_contract::api::event::Event;
 use multus_contract::api::time::parse_rfc3339;
 use multus_ipc::words::EventKind;
 
+use super::lines::LastChanges;
 use super::sql::{Failure, Result, Sql, Value};
 use super::{IoChange, LOST};
 
@@ -16,6 +17,7 @@ use super::{IoChange, LOST};
 pub(super) struct Recorder {
     sql: Box<dyn Sql>,
     chain: Chain,
+    lines: LastChanges,
     max_age: Option<Duration>,
     max_bytes: u64,
 }
@@ -46,7 +48,8 @@ impl Recorder {
             sql.execute(statement, &[])?;
         }
         let chain = chain(sql.as_mut(), "ORDER BY id DESC LIMIT 1", &[])?.unwrap_or_default();
-        Ok(Self { sql, chain, max_age, max_bytes })
+        let lines = LastChanges::read(sql.as_mut())?;
+        Ok(Self { sql, chain, lines, max_age, max_bytes })
     }
 
     /// Time and number of the last event; `None` in an empty database.
@@ -81,27 +84,26 @@ impl Recorder {
         Ok(stored)
     }
 
-    /// Stores changes of lines, all or none.
-    pub(super) fn store_io(&mut self, changes: &[IoChange]) -> Result<()> {
+    /// Stores changes of lines, all or none; how many rows that made, and how many changes have none.
+    pub(super) fn store_io(&mut self, changes: &[IoChange]) -> Result<(u64, u64)> {
+        let (mut next, mut done) = (self.lines.clone(), (0, 0));
         self.sql.transaction(&mut |sql| {
             for change in changes {
-                let values: [Value; 7] = [
-                    change.time_unix_ns.into(),
-                    change.line.as_str().into(),
-                    change.kind.as_str().into(),
-                    change.value.as_str().into(),
-                    change.previous.as_deref().into(),
-                    change.duration_ns.into(),
-                    change.source.as_str().into(),
-                ];
-                sql.execute(
-                    "INSERT INTO io_changes (time_unix_ns, line, kind, value, previous, duration_ns, source) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    &values,
-                )?;
+                if next.begin(&change.image) {
+                    // Rows up to this one count in another image.
+                    let rows = sql.select("SELECT MAX(id) FROM io_changes", &[])?;
+                    let last = rows.first().and_then(|row| row.first()?.int()).unwrap_or(0);
+                    set_meta(sql, IMAGE, &format!("{last} {}", change.image))?;
+                }
+                if let Some(row) = next.place(change) {
+                    insert_io(sql, &row)?;
+                    done = (done.0 + 1, done.1 + row.missed);
+                }
             }
             Ok(())
-        })
+        })?;
+        self.lines = next;
+        Ok(done)
     }
 
     pub(super) fn meta(&mut self, name: &str) -> Result<Option<String>> {
@@ -110,7 +112,7 @@ impl Recorder {
     }
 
     pub(super) fn set_meta(&mut self, name: &str, value: &str) -> Result<()> {
-        self.sql.execute("REPLACE INTO meta (name, value) VALUES (?, ?)", &[name.into(), value.into()]).map(drop)
+        set_meta(self.sql.as_mut(), name, value)
     }
 
     /// Removes what is too old, but never one of the last `always` rows (1 at least: it tells where to go on): whatever a
@@ -246,6 +248,30 @@ fn insert(sql: &mut dyn Sql, run: i64, time: u64, event: &Event) -> Result<()> {
     .map(drop)
 }
 
+fn insert_io(sql: &mut dyn Sql, change: &IoChange) -> Result<()> {
+    let values: [Value; 9] = [
+        change.time_unix_ns.into(),
+        change.line.as_str().into(),
+        change.kind.as_str().into(),
+        change.value.as_str().into(),
+        change.previous.as_deref().into(),
+        change.duration_ns.into(),
+        change.source.as_str().into(),
+        change.missed.into(),
+        change.changes.into(),
+    ];
+    sql.execute(
+        "INSERT INTO io_changes (time_unix_ns, line, kind, value, previous, duration_ns, source, missed, changes) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        &values,
+    )
+    .map(drop)
+}
+
+fn set_meta(sql: &mut dyn Sql, name: &str, value: &str) -> Result<()> {
+    sql.execute("REPLACE INTO meta (name, value) VALUES (?, ?)", &[name.into(), value.into()]).map(drop)
+}
+
 /// The place of an event that is stored; gaps are none.
 fn chain(sql: &mut dyn Sql, which: &str, values: &[Value]) -> Result<Option<Chain>> {
     let mut all: Vec<Value> = vec![LOST.into()];
@@ -258,6 +284,8 @@ fn chain(sql: &mut dyn Sql, which: &str, values: &[Value]) -> Result<Option<Chai
     Ok(rows.first().and_then(|row| of(row)))
 }
 
+/// Which image the changes of lines are counted in, after the number of the last row that counts in another one.
+pub(super) const IMAGE: &str = "io-image";
 const TABLES: [&str; 2] = ["events", "io_changes"];
 /// Rows that are removed at once.
 const STEP: i64 = 2000;

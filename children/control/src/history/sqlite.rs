@@ -93,7 +93,7 @@ impl Sql for Sqlite {
             "CREATE INDEX IF NOT EXISTS events_kind ON events (kind, id)",
             "CREATE TABLE IF NOT EXISTS io_changes (id INTEGER PRIMARY KEY AUTOINCREMENT, time_unix_ns INTEGER NOT NULL, \
              line TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, previous TEXT, duration_ns INTEGER, \
-             source TEXT NOT NULL)",
+             source TEXT NOT NULL, missed INTEGER NOT NULL, changes INTEGER NOT NULL)",
             "CREATE INDEX IF NOT EXISTS io_changes_line ON io_changes (line, id)",
             "CREATE INDEX IF NOT EXISTS io_changes_time ON io_changes (time_unix_ns)",
             "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",

@@ -128,6 +128,41 @@ fn a_daemon_that_is_followed_again_makes_no_new_run() {
 }
 
 #[test]
+fn changes_of_lines_go_on_after_a_restart_and_say_what_was_missed() {
+    let root = tempfile::tempdir().expect("a directory");
+    let path = root.path().join("h.sqlite");
+    // Of a version that recorded none.
+    let mut old = Sqlite::open(&path, Durability::Normal).expect("it opens");
+    old.execute("CREATE TABLE io_changes (id INTEGER PRIMARY KEY, line TEXT, time_unix_ns INTEGER)", &[])
+        .expect("a table");
+    drop(old);
+    let change = |line: &str, value: &str, changes, image: &str| IoChange {
+        line: line.into(),
+        value: value.into(),
+        source: "read".into(),
+        changes,
+        image: image.into(),
+        ..IoChange::default()
+    };
+    let mut first = recorder(&path);
+    let looked = [change("DI1", "0", 3, "a"), change("DI2", "1", 5, "a"), change("DI1", "1", 4, "a")];
+    assert_eq!(first.store_io(&looked).expect("stored"), (3, 0));
+    drop(first);
+    // While nobody looked, DI1 changed three times, DI2 not at all.
+    let mut second = recorder(&path);
+    let looked = [change("DI1", "0", 7, "a"), change("DI2", "1", 5, "a")];
+    assert_eq!(second.store_io(&looked).expect("stored"), (1, 2));
+    drop(second);
+    // Another multusd counts anew. DI2 has no row since; what it counts now is not compared with the old counter.
+    let mut third = recorder(&path);
+    let looked = [change("DI1", "0", 0, "b"), change("DI2", "1", 0, "b")];
+    assert_eq!(third.store_io(&looked).expect("stored"), (0, 0));
+    drop(third);
+    let mut fourth = recorder(&path);
+    assert_eq!(fourth.store_io(&[change("DI2", "1", 6, "b"), change("DI1", "1", 1, "b")]).expect("stored"), (2, 6));
+}
+
+#[test]
 fn size_and_age_are_bounded() {
     let root = tempfile::tempdir().expect("a directory");
     let path = root.path().join("h.sqlite");
@@ -488,11 +523,10 @@ fn ask_everything(config: &Config, dirs: &Dirs) -> (FakeDaemon, History) {
     let change = |n: u64| IoChange {
         time_unix_ns: n,
         line: if n.is_multiple_of(2) { "DI1" } else { "DO1" }.into(),
-        kind: "input".into(),
+        kind: "digital-input".into(),
         value: n.to_string(),
-        previous: (n > 0).then(|| (n - 1).to_string()),
-        duration_ns: (n > 0).then_some(1),
-        source: "io".into(),
+        source: if n == 14 { "bad" } else { "read" }.into(),
+        changes: n / 2,
         ..IoChange::default()
     };
     (0..1300).for_each(|n| history.io_changed(change(n)));
@@ -500,6 +534,10 @@ fn ask_everything(config: &Config, dirs: &Dirs) -> (FakeDaemon, History) {
     let query = IoQuery { lines: words(&["DI1"]), from_unix_ns: Some(10), to_unix_ns: Some(16), ..IoQuery::default() };
     let found = history.io_changes(&query).expect("an answer");
     assert_eq!(found.rows.iter().map(|(_, change)| change.time_unix_ns).collect::<Vec<_>>(), [14, 12, 10]);
-    assert_eq!(IoChange { time: String::new(), ..found.rows[0].1.clone() }, change(14));
+    let expected = IoChange { previous: Some("12".into()), duration_ns: Some(2), ..change(14) };
+    assert_eq!(IoChange { time: String::new(), ..found.rows[0].1.clone() }, expected);
+    let bad = IoQuery { sources: words(&["bad", "forced"]), ..IoQuery::default() };
+    assert_eq!(history.io_changes(&bad).expect("an answer").rows.len(), 1);
+    assert_eq!((history.stats().io_stored, history.stats().io_missed), (1300, 0));
     (daemon, history)
 }

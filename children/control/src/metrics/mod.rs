@@ -1,11 +1,13 @@
 //! What Prometheus asks for: everything that can be counted and measured, as text.
 
 mod counted;
+mod lines;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use multus_contract::api::intervals::Intervals;
+use multus_contract::api::io::IoStatus;
 use multus_contract::api::status::{ChildStatus, Spread, Status};
 use multus_ipc::words::StateCode;
 
@@ -24,6 +26,8 @@ use text::{Kind, Text};
 pub struct Inputs<'a> {
     /// `None`: the daemon cannot be reached.
     pub status: Option<&'a Status>,
+    /// Inputs and outputs; `None` where there are none.
+    pub io: Option<&'a IoStatus>,
     /// Of all children.
     pub intervals: &'a [Intervals],
     /// From the events.
@@ -69,6 +73,9 @@ pub fn render(inputs: &Inputs<'_>, format: Format) -> String {
         children(&mut text, &status.children);
     }
     intervals(&mut text, inputs.intervals);
+    if let Some(io) = inputs.io {
+        lines::write(&mut text, io);
+    }
     if let Some(counted) = inputs.counted {
         counted.write(&mut text);
     }
@@ -183,6 +190,9 @@ fn own(text: &mut Text, inputs: &Inputs<'_>) {
         );
         text.one("multus_history_queue", Kind::Gauge, "Changes of lines that wait to be stored.", stats.queued as f64);
         text.one("multus_history_io_lost", Kind::Counter, "Changes of lines without room.", stats.io_lost as f64);
+        text.one("multus_history_io_stored", Kind::Counter, "Changes of lines stored.", stats.io_stored as f64);
+        let help = "Changes of lines that have no row: too fast, without room, or while multus-control was down.";
+        text.one("multus_history_io_missed", Kind::Counter, help, stats.io_missed as f64);
         text.one("multus_history_failures", Kind::Counter, "Failures of the event database.", stats.failures as f64);
         text.one("multus_history_size_bytes", Kind::Gauge, "Room that its rows take.", stats.bytes as f64);
     }

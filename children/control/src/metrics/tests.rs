@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use multus_contract::api::event::Event;
+use multus_contract::api::io::IoLine;
 use multus_contract::api::status::{DaemonStatus, LastFault, LoopStatus};
 
 use super::*;
@@ -54,6 +55,31 @@ fn counted() -> Counted {
     counted
 }
 
+fn io() -> IoStatus {
+    let line = |name: &str, kind: &str, value| IoLine {
+        name: name.into(),
+        kind: kind.into(),
+        value,
+        good: true,
+        changes: 7,
+        ..IoLine::default()
+    };
+    let output =
+        IoLine { safe: Some(0.0), source: "forced".into(), held: Some(1.0), ..line("DO1", "digital-output", 1.0) };
+    IoStatus {
+        fresh: true,
+        driven_by: "multus-io".into(),
+        unsafe_outputs: vec!["DO2: no such chip".into()],
+        scans: 5000,
+        period_us: 1000.0,
+        scan_us: Spread { p50: Some(30.0), p99: Some(210.0), max: 800.0 },
+        forced_us: Spread { p50: Some(90.0), p99: Some(380.0), max: 400.0 },
+        refused: 3,
+        lines: vec![IoLine { good: false, unit: "°C \"K\"".into(), ..line("T1", "analogue-input", -2.5) }, output],
+        ..IoStatus::default()
+    }
+}
+
 fn text(format: Format) -> String {
     let (status, counted) = (status(), counted());
     let intervals = [Intervals {
@@ -62,7 +88,9 @@ fn text(format: Format) -> String {
         max_ns: 6_000_000,
         buckets: vec![((1 << 17) - 1, 2), ((1 << 22) - 1, 10), (6_291_455, 30), (u64::MAX, 1)],
     }];
+    let io = io();
     let inputs = Inputs {
+        io: Some(&io),
         status: Some(&status),
         intervals: &intervals,
         counted: Some(&counted),
@@ -101,6 +129,18 @@ fn everything_is_in_the_text_with_its_type() {
         r#"multus_child_beat_interval_seconds_bucket{child="io",lane="",le="0.008388608"} 42"#,
         r#"multus_child_beat_interval_seconds_count{child="io",lane=""} 43"#,
         "multus_history_stored_total 9",
+        r#"multus_io_value{name="T1",kind="analogue-input",unit="°C \"K\""} -2.5"#,
+        r#"multus_io_bad{name="T1"} 1"#,
+        r#"multus_io_output_held{name="DO1"} 1"#,
+        r#"multus_io_changes_total{name="DO1"} 7"#,
+        r#"multus_io_driven_by{by="multus-io"} 1"#,
+        r#"multus_io_driven_by{by="multusd"} 0"#,
+        r#"multus_io_scan_seconds{quantile="0.99"} 0.00021"#,
+        "multus_io_forced_max_seconds 0.0004",
+        "multus_io_outputs_unsafe 1",
+        "multus_io_outputs_held 1",
+        "multus_io_lines_bad 1",
+        "multus_io_refused_total 3",
         "multus_mqtt_sent_total 5",
         "multus_control_events_missed_total 2",
     ] {

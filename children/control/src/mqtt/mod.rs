@@ -4,6 +4,7 @@
 //! multus/<site>/availability            online | offline        retained; offline is the last will
 //! multus/<site>/status                  the daemon, JSON        retained, at intervals
 //! multus/<site>/children/<name>/state   one child, JSON         retained, when it changes
+//! multus/<site>/io/<name>               one line, JSON          retained, when it changes, at most once in `io_interval`
 //! multus/<site>/events                  Event JSON              as they happen
 //! ```
 
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use multus_child::Interval;
+use multus_contract::api::io::IoLine;
 use multus_contract::api::status::{ChildStatus, Status};
 use multus_ipc::MonoNs;
 use schemars::JsonSchema;
@@ -28,7 +30,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::outward::{Events, Secret, Traffic};
 use crate::run::Stop;
 use crate::service::queue::Next;
-use crate::service::{Caller, Service};
+use crate::service::{Caller, LineNews, Service};
 use link::Link;
 
 /// Messages for an MQTT broker.
@@ -57,7 +59,9 @@ pub struct Config {
     pub site: String,
     /// From one status of the daemon to the next, 1s to 1d.
     pub status_interval: Interval,
-    /// Whether Home Assistant finds the children by itself.
+    /// From one message of an input or output to the next of the same, 100ms to 1d; 0s: none are sent.
+    pub io_interval: Interval,
+    /// Whether Home Assistant finds the children, inputs and outputs by itself.
     pub discovery: bool,
     /// First part of the topics where it looks.
     pub discovery_prefix: String,
@@ -77,6 +81,7 @@ impl Default for Config {
             password_file: PathBuf::new(),
             site: String::new(),
             status_interval: Duration::from_secs(60).into(),
+            io_interval: Duration::from_secs(1).into(),
             discovery: false,
             discovery_prefix: "homeassistant".into(),
         }
@@ -90,6 +95,10 @@ impl Config {
         }
         if !(1..=86_400).contains(&self.status_interval.duration().as_secs()) {
             return Err("mqtt.status_interval: expected 1s to 1d".into());
+        }
+        let interval = self.io_interval.duration();
+        if !interval.is_zero() && !(Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&interval) {
+            return Err("mqtt.io_interval: expected 0s, or 100ms to 1d".into());
         }
         if self.discovery && self.discovery_prefix.is_empty() {
             return Err("mqtt.discovery_prefix: it may not be empty".into());
@@ -143,6 +152,7 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> Result<(), m
         queue: VecDeque::new(),
         unacknowledged: VecDeque::new(),
         states: BTreeMap::new(),
+        lines: BTreeMap::new(),
     };
     sender.work(&service, &Events::new(receiver), &stop).await;
     sender.end().await;
@@ -193,6 +203,8 @@ struct Sender {
     unacknowledged: VecDeque<Message>,
     /// What was last said of each child.
     states: BTreeMap<String, String>,
+    /// And of each line.
+    lines: BTreeMap<String, String>,
 }
 
 impl Sender {
@@ -202,9 +214,14 @@ impl Sender {
         let mut status_at = Instant::now();
         // Set when something changed: the states are asked for a little later, once for all that comes together.
         let mut states_at: Option<Instant> = None;
+        // The same for lines, with a rest after each time; without an image, or an interval, there are none.
+        let interval = self.config.io_interval.duration();
+        let lines = Some(interval).filter(|interval| !interval.is_zero());
+        let lines = lines.and_then(|_| service.follow_lines(&Caller::own()).ok()).map(Events::new);
+        let (mut lines_at, mut rest_until): (Option<Instant>, _) = (None, Instant::now());
         loop {
             self.pump();
-            let next = states_at.map_or(status_at, |at| at.min(status_at));
+            let next = [states_at, lines_at].into_iter().flatten().fold(status_at, Instant::min);
             tokio::select! {
                 () = stop.requested() => return,
                 () = self.link.changed() => {
@@ -215,7 +232,9 @@ impl Sender {
                         first.append(&mut self.queue);
                         self.queue = first;
                         self.states.clear();
+                        self.lines.clear();
                         self.send("availability", "online".to_owned(), true);
+                        lines_at = lines.is_some().then(Instant::now);
                         status_at = Instant::now();
                     }
                 }
@@ -231,7 +250,18 @@ impl Sender {
                     Next::Empty => {}
                     Next::Closed => return,
                 },
+                () = line_changed(lines.as_ref()) => {
+                    lines_at.get_or_insert_with(|| rest_until.max(Instant::now() + LINES_GATHER));
+                }
                 () = sleep_until(next) => {
+                    if lines_at.is_some_and(|at| Instant::now() >= at) {
+                        lines_at = None;
+                        rest_until = Instant::now() + interval;
+                        self.tell_lines(service.seen_lines());
+                    }
+                    if Instant::now() < states_at.map_or(status_at, |at| at.min(status_at)) {
+                        continue;
+                    }
                     let whole = Instant::now() >= status_at;
                     if whole {
                         status_at = Instant::now() + self.config.status_interval.duration();
@@ -271,6 +301,49 @@ impl Sender {
             }
         }
         self.states = now;
+    }
+
+    /// Says what is new in the lines.
+    fn tell_lines(&mut self, (fresh, all): (bool, Vec<IoLine>)) {
+        let mut now = BTreeMap::new();
+        for line in all {
+            // Without its time: told of another moment that may differ by a microsecond.
+            let seen = line_text(&IoLine { changed: None, ..line.clone() }, fresh);
+            if self.lines.get(&line.name) != Some(&seen) {
+                self.send(&format!("io/{}", line.name), line_text(&line, fresh), true);
+            }
+            if self.config.discovery && !self.lines.contains_key(&line.name) {
+                self.discover_line(&line);
+            }
+            now.insert(line.name, seen);
+        }
+        let gone: Vec<String> = self.lines.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.send(&format!("io/{name}"), String::new(), true);
+        }
+        self.lines = now;
+    }
+
+    fn discover_line(&mut self, line: &IoLine) {
+        let (site, name) = (&self.topics.site, &line.name);
+        let id = format!("multus_{site}_io_{name}");
+        let mut description = json!({
+            "name": name,
+            "unique_id": id,
+            "state_topic": self.topics.of(&format!("io/{name}")),
+            "json_attributes_topic": self.topics.of(&format!("io/{name}")),
+            "availability_topic": self.topics.of("availability"),
+            "device": { "identifiers": [format!("multus_{site}")], "name": site, "model": "multusd" },
+        });
+        let component = if line.kind.starts_with("digital") { "binary_sensor" } else { "sensor" };
+        if component == "sensor" {
+            description["value_template"] = "{{ value_json.value }}".into();
+            description["unit_of_measurement"] = line.unit.as_str().into();
+        } else {
+            description["value_template"] = "{{ 'ON' if value_json.value == 1 else 'OFF' }}".into();
+        }
+        let topic = format!("{}/{component}/{id}/config", self.config.discovery_prefix);
+        self.queue(Message { topic, payload: description.to_string(), retain: true });
     }
 
     fn discover(&mut self, name: &str, there: bool) {
@@ -335,6 +408,28 @@ impl Sender {
     }
 }
 
+/// Waits until a line has changed; for ever without lines.
+async fn line_changed(lines: Option<&Events<LineNews>>) {
+    match lines {
+        Some(lines) if !matches!(lines.next().await, Next::Closed) => {}
+        _ => std::future::pending().await,
+    }
+}
+
+/// What is said of a line: only what does not change with every scan.
+fn line_text(line: &IoLine, fresh: bool) -> String {
+    json!({
+        "value": line.value,
+        "unit": line.unit,
+        "kind": line.kind,
+        "good": line.good && fresh,
+        "source": line.source,
+        "changed": line.changed,
+        "changes": line.changes,
+    })
+    .to_string()
+}
+
 /// What is said of a child: only what does not change all the time.
 fn state(child: &ChildStatus) -> String {
     json!({
@@ -355,4 +450,6 @@ fn state(child: &ChildStatus) -> String {
 /// Messages that wait for the broker.
 const QUEUE: usize = 1000;
 const GATHER: Duration = Duration::from_millis(200);
+/// Lines that change together are told together.
+const LINES_GATHER: Duration = Duration::from_millis(50);
 const GOOD_ORDER: Duration = Duration::from_millis(700);

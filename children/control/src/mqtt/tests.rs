@@ -7,6 +7,7 @@ use rumqttc::{AsyncClient, Event as Incoming, MqttOptions, Packet, QoS};
 
 use super::*;
 use crate::service::Settings;
+use crate::service::testing::Scanner;
 use crate::testing::{FakeDaemon, Server, dirs, event, free_port, program, skip, until};
 
 type Seen = Arc<Mutex<Vec<(String, String, bool)>>>;
@@ -51,6 +52,7 @@ fn saw(seen: &Seen, topic: &str, part: &str) -> Option<(String, String, bool)> {
 }
 
 struct Running {
+    scanner: Scanner,
     daemon: FakeDaemon,
     service: Service,
     stopper: crate::run::StopSender,
@@ -65,6 +67,8 @@ fn run(root: &std::path::Path, config: Config) -> Running {
     daemon.0.lock().expect("whole").status.children = vec![child("io", "running"), child("pump", "running")];
     let service = Service::new(dirs, Settings::default());
     service.start(None, None).expect("threads");
+    let scanner = Scanner::new();
+    service.watch_lines(scanner.image(), None).expect("a thread");
     config.check().expect("a good configuration");
     let (stopper, stop) = crate::run::stop();
     let own = service.clone();
@@ -72,7 +76,7 @@ fn run(root: &std::path::Path, config: Config) -> Running {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(serve(config, own, stop)).expect("a good end");
     });
-    Running { daemon, service, stopper, thread }
+    Running { scanner, daemon, service, stopper, thread }
 }
 
 impl Running {
@@ -129,6 +133,15 @@ fn states_and_events_reach_a_broker_also_after_it_was_restarted() {
     let count = seen.lock().expect("whole").iter().filter(|(topic, ..)| topic.ends_with("children/io/state")).count();
     assert!(count <= 2, "what does not change is not sent again: {count}");
 
+    let line = until("a line", || saw(&seen, "multus/my_site_1/io/T1", r#""value":21.5"#));
+    assert!(line.1.contains(r#""unit":"°C""#) && line.1.contains(r#""good":true"#), "{line:?}");
+    let found = until("its description", || saw(&seen, "homeassistant/sensor/multus_my_site_1_io_T1/config", "{"));
+    assert!(found.1.contains(r#""unit_of_measurement":"°C""#), "{found:?}");
+    // A thousand changes at once are not a thousand messages.
+    (1..=1000u64).for_each(|n| running.scanner.set(0, (n % 2) as f64, 0, n));
+    until("its last value", || saw(&seen, "multus/my_site_1/io/DI1", r#""changes":1000"#));
+    let told = seen.lock().expect("whole").iter().filter(|(topic, ..)| topic.ends_with("io/DI1")).count();
+    assert!(told <= 4, "{told} messages");
     drop(first);
     until("its end is noticed", || (!running.traffic().up).then_some(()));
     running.happens(2);
@@ -138,6 +151,7 @@ fn states_and_events_reach_a_broker_also_after_it_was_restarted() {
     // This broker remembers nothing: everything is said again, and what waited is sent.
     until("it is online again", || saw(&seen, "multus/my_site_1/availability", "online"));
     until("the event that waited", || saw(&seen, "multus/my_site_1/events", r#""seq":2"#));
+    until("the line is said again", || saw(&seen, "multus/my_site_1/io/DI1", r#""changes":1000"#));
     until("the state is said again", || saw(&seen, "multus/my_site_1/children/io/state", "running"));
 
     // Whoever comes later finds what is retained.

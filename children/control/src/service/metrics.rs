@@ -25,9 +25,11 @@ impl Service {
             Some(_) => self.inner.daemon.ask(&Request::Intervals { name: None }).unwrap_or_default(),
             None => Vec::new(),
         };
+        let io = self.inner.io_status().ok().filter(|io| !io.lines.is_empty());
         let counted = self.counted().clone();
         let inputs = Inputs {
             status: snapshot.as_ref().map(|snapshot| &snapshot.status),
+            io: io.as_ref(),
             intervals: &intervals,
             counted: Some(&counted),
             history: self.history_stats(&Caller::own())?,

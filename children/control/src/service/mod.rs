@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod faults;
 mod history;
+mod lines;
 mod logs;
 mod machine;
 mod metrics;
@@ -31,6 +32,10 @@ pub use children::Order;
 pub use error::{Error, Problem, Result};
 pub use events::EventQuery;
 pub use faults::{FaultReport, FaultText};
+pub(crate) use lines::is_operators;
+#[cfg(test)]
+pub(crate) use lines::tests as testing;
+pub use lines::{LineNews, LineOrder};
 pub use logs::{Found, LogFile, LogFollower, LogTail};
 pub use machine::Information;
 pub use multus_contract::api::advice::Advice;
@@ -70,6 +75,7 @@ pub(crate) struct Inner {
     pub(crate) daemon: Daemon,
     pub(crate) status: status::Cache,
     pub(crate) events: Events,
+    pub(crate) io: lines::Lines,
     pub(crate) configuration: Configuration,
     pub(crate) history: OnceLock<crate::history::History>,
     pub(crate) counted: Mutex<crate::metrics::Counted>,
@@ -84,6 +90,7 @@ impl Service {
             daemon: Daemon::new(dirs.control_socket()),
             status: status::Cache::default(),
             events: Events::default(),
+            io: lines::Lines::default(),
             configuration: Configuration::new(&dirs, settings),
             history: OnceLock::new(),
             counted: Mutex::default(),

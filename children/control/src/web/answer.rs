@@ -11,8 +11,12 @@ use crate::auth::Visitor;
 
 /// Answers; never fails.
 pub(crate) fn answer(web: &Web, request: &Request) -> Response {
+    answer_at(Instant::now(), web, request)
+}
+
+fn answer_at(now: Instant, web: &Web, request: &Request) -> Response {
     let is_api = api::is_below(&request.path);
-    let visitor = match web.visitor(Instant::now(), request) {
+    let visitor = match web.visitor(now, request) {
         Ok(visitor) => visitor,
         Err(problem) => return problem.response(),
     };
@@ -80,4 +84,69 @@ pub(crate) fn check_forgery(request: &Request, visitor: &Visitor, of_form: Optio
 
 pub(crate) fn read_only() -> Problem {
     Problem::new(403, "this user may look, but change nothing")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use multus_users::{Hash, User, Users, UsersError};
+
+    use super::super::request::Method;
+    use super::*;
+    use crate::service::{Service, Settings};
+    use crate::testing::dirs;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const PASSWORD: &str = "pump house three";
+
+    fn web(root: &std::path::Path) -> Web {
+        let dirs = dirs(root);
+        let set = |users: &mut Users| {
+            let password = Hash::of(PASSWORD).expect("random numbers");
+            Ok::<_, UsersError>(users.set("admin", User { level: 10, read_only: false, password }))
+        };
+        Users::change(&Users::file(&dirs.config), set).expect("writable").1.expect("a good name");
+        let service = Service::new(dirs.clone(), Settings::default());
+        let auth = crate::auth::Auth::new(&dirs.config, &dirs.runtime);
+        Web::new(auth, service, false).expect("a thread")
+    }
+
+    #[test]
+    fn a_session_that_is_over_gets_nothing_and_changes_nothing() {
+        let root = tempfile::tempdir().expect("a directory");
+        let web = web(root.path());
+        let start = Instant::now();
+        let opened = web.auth.log_in(start, HERE, "admin", PASSWORD).expect("right");
+        let cookie = web.cookie(&opened.id).split(';').next().unwrap_or_default().to_owned();
+        let csrf = opened.session.csrf.clone();
+        let ask = |after: Duration, method: Method, path: &str, body: &str, kind: &str| {
+            let headers =
+                [("cookie", cookie.as_str()), ("x-csrf-token", &csrf), ("accept", "text/html"), ("content-type", kind)];
+            let mut request = Request::new(method, path, headers.into_iter(), HERE, false).expect("good");
+            request.body = body.as_bytes().to_vec();
+            let response = answer_at(start + after, &web, &request);
+            let to = response.headers.iter().find(|(name, _)| *name == "Location").map(|(_, to)| to.clone());
+            (response.status, to)
+        };
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let (json, form) = ("application/json", "application/x-www-form-urlencoded");
+        let new = r#"{"name": "eve", "level": 100, "password": "evening shift"}"#;
+        let admin = crate::service::Caller::new("admin", 10);
+        let users = || web.auth.list(&admin).expect("readable").len();
+        assert_eq!(ask(minutes(1), Method::Get, "/api/v1/users", "", json).0, 200);
+        assert_eq!(ask(minutes(2), Method::Get, "/account", "", form).0, 200);
+        // Half an hour without use.
+        let over = minutes(32);
+        assert_eq!(ask(over, Method::Get, "/api/v1/users", "", json).0, 401);
+        assert_eq!(ask(over, Method::Post, "/api/v1/users", new, json).0, 401);
+        let (status, to) = ask(over, Method::Get, "/users", "", form);
+        assert!(status == 303 && to.is_some_and(|to| to.starts_with("/log-in")), "{status}");
+        let body = format!("csrf={csrf}&action=add&name=eve&level=100&password=evening+shift");
+        assert_ne!(ask(over, Method::Post, "/users", &body, form).0, 200);
+        assert_eq!(users(), 1, "nobody was added");
+        // What was over stays so, whatever a clock says.
+        assert_eq!(ask(minutes(3), Method::Get, "/api/v1/users", "", json).0, 401);
+    }
 }

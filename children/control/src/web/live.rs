@@ -1,32 +1,40 @@
 //! Live values for everybody who looks: one snapshot a second, written once however many look, and every event.
 //!
 //! As server-sent events: `status` (Status JSON), `event` (Event JSON, with its number as id), `unreachable` (why the daemon
-//! does not answer, a text). Nobody looks: nothing is asked for.
+//! does not answer, a text); for those who want it `io`, the lines that changed. Nobody looks: nothing is asked for.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use multus_contract::api::event::Event;
+use multus_contract::api::io::IoLine;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::sleep;
 
 use crate::blocking;
 use crate::run::Stop;
 use crate::service::queue::Next;
-use crate::service::{Caller, Service};
+use crate::service::{Caller, LineNews, Service};
 
 /// Where live values come from.
 #[derive(Debug)]
 pub(crate) struct Live {
     frames: broadcast::Sender<Bytes>,
+    lines: broadcast::Sender<Bytes>,
     latest: Mutex<Option<(Instant, Bytes)>>,
     wanted: Notify,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { frames: broadcast::channel(QUEUE).0, latest: Mutex::default(), wanted: Notify::new() }
+        Self {
+            frames: broadcast::channel(QUEUE).0,
+            lines: broadcast::channel(LINES_QUEUE).0,
+            latest: Mutex::default(),
+            wanted: Notify::new(),
+        }
     }
 }
 
@@ -36,6 +44,11 @@ impl Live {
         let receiver = self.frames.subscribe();
         self.wanted.notify_one();
         receiver
+    }
+
+    /// Lines as they change.
+    pub(crate) fn subscribe_lines(&self) -> broadcast::Receiver<Bytes> {
+        self.lines.subscribe()
     }
 
     /// The last status, if it is fresh.
@@ -54,6 +67,7 @@ impl Live {
         tokio::select! {
             () = self.publish_status(service) => {}
             () = self.publish_events(service) => {}
+            () = self.publish_lines(service) => {}
             () = stop.requested() => {}
         }
     }
@@ -79,6 +93,43 @@ impl Live {
             *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), bytes.clone()));
             self.send(bytes);
             sleep(PERIOD).await;
+        }
+    }
+
+    async fn publish_lines(&self, service: &Service) {
+        // Without an image there is nothing to tell.
+        let Ok(receiver) = service.follow_lines(&Caller::own()) else { return std::future::pending().await };
+        let changed = Arc::new(Notify::new());
+        let waker = Arc::clone(&changed);
+        receiver.on_change(move || waker.notify_one());
+        loop {
+            changed.notified().await;
+            let (mut fresh, mut lines, mut some) = (None, BTreeMap::new(), false);
+            loop {
+                match receiver.try_next() {
+                    Next::Item(news) => {
+                        some = true;
+                        match &*news {
+                            LineNews::Fresh(now) => fresh = Some(*now),
+                            LineNews::Line(line) => drop(lines.insert(line.name.clone(), (**line).clone())),
+                        }
+                    }
+                    // What was lost is told by telling all.
+                    Next::Gap(_) => {
+                        let (now, all) = service.seen_lines();
+                        (some, fresh) = (true, Some(now));
+                        lines.extend(all.into_iter().map(|line| (line.name.clone(), line)));
+                    }
+                    Next::Empty => break,
+                    Next::Closed => return std::future::pending().await,
+                }
+            }
+            if some && self.lines.receiver_count() > 0 {
+                let fresh = fresh.unwrap_or_else(|| service.seen_lines().0);
+                // Nobody there is no error.
+                let _ = self.lines.send(lines_frame(fresh, &lines.into_values().collect::<Vec<_>>()));
+            }
+            sleep(LINES_PERIOD).await;
         }
     }
 
@@ -109,6 +160,11 @@ pub(crate) fn event_frame(event: &Event) -> Bytes {
     frame(Some(event.seq), "event", &serde_json::to_string(event).unwrap_or_default())
 }
 
+/// Lines as they go over the line.
+pub(crate) fn lines_frame(fresh: bool, lines: &[IoLine]) -> Bytes {
+    frame(None, "io", &serde_json::json!({ "fresh": fresh, "lines": lines }).to_string())
+}
+
 /// `data` is JSON on one line.
 pub(crate) fn frame(id: Option<u64>, name: &str, data: &str) -> Bytes {
     match id {
@@ -121,3 +177,6 @@ pub(crate) fn frame(id: Option<u64>, name: &str, data: &str) -> Bytes {
 const PERIOD: Duration = Duration::from_secs(1);
 /// What a slow stream may be behind.
 const QUEUE: usize = 256;
+/// Changes that come together are told together.
+const LINES_PERIOD: Duration = Duration::from_millis(100);
+const LINES_QUEUE: usize = 16;

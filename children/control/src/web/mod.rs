@@ -113,6 +113,11 @@ pub struct Web {
 }
 
 impl Web {
+    fn new(auth: Auth, service: Service, secure: bool) -> std::io::Result<Self> {
+        let (api, pages) = (api::Api::new(), pages::Pages::new(&service)?);
+        Ok(Self { service, auth, pages, api, live: Live::default(), streams: Streams::default(), secure })
+    }
+
     /// Who sends a request; counts as use of the session.
     ///
     /// # Errors
@@ -154,15 +159,7 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> Result<(), E
         return Ok(());
     }
     let auth = Auth::new(&service.dirs().config, &service.dirs().runtime);
-    let web = Arc::new(Web {
-        secure: config.tls.is_on(),
-        api: api::Api::new(),
-        live: Live::default(),
-        streams: Streams::default(),
-        pages: pages::Pages::new(&service)?,
-        auth,
-        service,
-    });
+    let web = Arc::new(Web::new(auth, service, config.tls.is_on())?);
     let workers = Workers::start(&web, &web.service.dirs().runtime)?;
     let guard = Arc::new(Guard::new(Arc::clone(&web), &config, workers.socket())?);
     let mut listeners = tokio::task::JoinSet::new();

@@ -30,7 +30,7 @@ pub(crate) struct Stream {
 
 #[derive(Debug)]
 enum What {
-    Live { first: Vec<Arc<Event>> },
+    Live { first: Vec<Arc<Event>>, lines: bool },
     Log { lines: Vec<String>, follower: Box<LogFollower> },
     File { file: File, length: u64 },
     Export { query: Box<Query>, format: Format, _place: Place },
@@ -70,9 +70,9 @@ impl Drop for Place {
 pub(crate) struct TooMany;
 
 impl Streams {
-    /// Status and events, beginning with these.
-    pub(crate) fn live(&self, visitor: &Visitor, first: Vec<Arc<Event>>) -> Result<Stream, TooMany> {
-        self.make(visitor, What::Live { first })
+    /// Status and events, beginning with these; with `lines`, inputs and outputs, too.
+    pub(crate) fn live(&self, visitor: &Visitor, first: Vec<Arc<Event>>, lines: bool) -> Result<Stream, TooMany> {
+        self.make(visitor, What::Live { first, lines })
     }
 
     /// These lines, and those to come.
@@ -131,7 +131,7 @@ impl Stream {
         tokio::spawn(async move {
             let _place = place;
             match what {
-                What::Live { first } => live(&web, &visitor, &sender, first).await,
+                What::Live { first, lines } => live(&web, &visitor, &sender, first, lines).await,
                 What::Log { lines, follower } => log(&web, &visitor, &sender, lines, follower).await,
                 What::File { file, length } => send_file(&web, &visitor, &sender, file, length).await,
                 What::Export { query, format, _place } => export(&web, &visitor, sender, *query, format).await,
@@ -145,12 +145,30 @@ fn may_look(web: &Web, visitor: &Visitor) -> bool {
     web.auth.still(Instant::now(), visitor).caller().is_some()
 }
 
-async fn live(web: &Web, visitor: &Visitor, sender: &mpsc::Sender<Part>, first: Vec<Arc<Event>>) {
+/// The next frame of lines; waits for ever when they are not wanted.
+async fn next_lines(web: &Web, lines: &mut Option<broadcast::Receiver<Bytes>>) -> Bytes {
+    let Some(receiver) = lines else { return std::future::pending().await };
+    match receiver.recv().await {
+        Ok(frame) => frame,
+        Err(broadcast::error::RecvError::Lagged(_)) => all_lines(web),
+        Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+    }
+}
+
+fn all_lines(web: &Web) -> Bytes {
+    let (fresh, lines) = web.service.seen_lines();
+    super::live::lines_frame(fresh, &lines)
+}
+
+async fn live(web: &Web, visitor: &Visitor, sender: &mpsc::Sender<Part>, first: Vec<Arc<Event>>, lines: bool) {
     let mut frames = web.live.subscribe();
+    let mut lines = lines.then(|| web.live.subscribe_lines());
     let first: Vec<Bytes> = first.iter().map(|event| super::live::event_frame(event)).collect();
     // What happened just now may come by both ways.
     let mut sent: HashSet<Bytes> = first.iter().cloned().collect();
-    let start = std::iter::once(Bytes::from_static(RETRY)).chain(web.live.latest());
+    let start = std::iter::once(Bytes::from_static(RETRY))
+        .chain(web.live.latest())
+        .chain(lines.is_some().then(|| all_lines(web)));
     for part in start.chain(first) {
         if sender.send(Ok(part)).await.is_err() {
             return;
@@ -168,6 +186,7 @@ async fn live(web: &Web, visitor: &Visitor, sender: &mpsc::Sender<Part>, first: 
                 Err(broadcast::error::RecvError::Lagged(lost)) => frame(None, "gap", &lost.to_string()),
                 Err(broadcast::error::RecvError::Closed) => return,
             },
+            part = next_lines(web, &mut lines) => part,
             _ = looks.tick() => {
                 if !may_look(web, visitor) {
                     let _ = sender.try_send(Ok(frame(None, "end", "\"logged out\"")));

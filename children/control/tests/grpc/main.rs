@@ -6,6 +6,7 @@ mod world;
 mod access;
 mod children;
 mod configuration;
+mod io;
 mod python;
 mod streams;
 mod texts;

@@ -91,9 +91,15 @@ async fn a_python_client_needs_only_the_address() {
     for line in ["child control running", "child idle running", "stopped True"] {
         assert!(said.lines().any(|said| said == line), "{line:?} in {said}");
     }
-    for service in
-        ["ChildrenService", "EventsService", "ConfigurationService", "LogsService", "FaultsService", "DaemonService"]
-    {
+    for service in [
+        "ChildrenService",
+        "EventsService",
+        "ConfigurationService",
+        "LogsService",
+        "FaultsService",
+        "DaemonService",
+        "IoService",
+    ] {
         assert!(said.contains(&format!("multus.v1.{service}")), "{service} in {said}");
     }
     world.wait_state("idle", "stopped");

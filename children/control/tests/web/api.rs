@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::http::Browser;
 use super::world::World;
-use super::{logged_in, up};
+use super::{ANY_PORT, AT_ONCE, address, logged_in, up, user};
 
 #[test]
 fn children_are_seen_and_ordered_about() {
@@ -309,4 +309,120 @@ fn an_old_report_tells_its_story_although_its_events_are_gone() {
     let page = String::from_utf8(admin.get("/faults/idle/1700000000000000").body).expect("text");
     assert!(page.contains("What happened when") && page.contains("last beat") && page.contains("safe"), "{page}");
     assert!(page.contains(cause), "{page}");
+}
+
+#[test]
+fn broken_utf_8_in_bodies_is_told_and_changes_nothing() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    let admin = logged_in(address, "admin");
+    let document: Value = admin.get("/api/v1/openapi.json").json();
+    let mut tried = 0;
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            if operation["requestBody"].is_null() {
+                continue;
+            }
+            let path = path.replace("{name}", "idle").replace("{kind}", "children").replace("{id}", "1");
+            for body in [&b"{\"value\": \"\xff\xfe\"}"[..], b"\xc3", b"{\"\xed\xa0\x80\": 1}", b"\xf8\x88\x80\x80\x80"]
+            {
+                let reply = admin.bytes(&method.to_uppercase(), &path, &[("Content-Type", "application/json")], body);
+                assert_eq!(reply.status, 400, "{method} {path}: {reply:?}");
+                assert!(reply.json()["detail"].as_str().is_some_and(|said| said.contains("UTF-8")), "{reply:?}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried >= 60, "{tried}");
+    for path in
+        ["/log-in", "/users", "/tokens", "/system", "/io", "/account", "/configuration/children/idle", "/set-up"]
+    {
+        for broken in ["action=%ff", "name=%c3&action=add", "%ed%a0%80=1"] {
+            let body = format!("csrf={}&{broken}", admin.csrf);
+            let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "text/html")];
+            assert_eq!(admin.bytes("POST", path, &headers, body.as_bytes()).status, 400, "{path} {broken}");
+            let body = [format!("csrf={}&text=", admin.csrf).as_bytes(), b"\xff\xfe"].concat();
+            assert_eq!(admin.bytes("POST", path, &headers, &body).status, 400, "{path}, raw");
+        }
+    }
+    assert_eq!(admin.get("/api/v1/users").json()["users"].as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn a_change_that_makes_a_child_ill_is_taken_back_by_itself() {
+    let mut world = World::new();
+    user(&world, "admin", 10, false);
+    let program = world.script("panel", "#!/bin/sh\ngrep -q crash \"$MULTUS_CONFIG\" && exit 3\nexec sleep 100000\n");
+    world.child(
+        "panel",
+        &format!("command = [{program:?}]\n[heartbeat]\nmethod = \"none\"\n[restart]\ndelays = [\"0s\", \"1h\"]\n"),
+    );
+    world.parameters("panel", "mode = \"good\"\n");
+    world.control(&format!("{ANY_PORT}{AT_ONCE}auto_roll_back = true\n"));
+    world.start();
+    let admin = logged_in(address(&world), "admin");
+    world.wait_state("panel", "running");
+    let path = "/api/v1/documents/config/panel";
+    let version = admin.get(path).json()["version"].as_u64().expect("a version");
+    let save = json!({"text": "mode = \"crash\"\n", "version": version, "comment": "bold"});
+    assert_eq!(admin.send("PUT", path, Some(save)).status, 200);
+    let change = world.wait("it is taken back", || {
+        let changes = admin.get("/api/v1/changes").json();
+        changes["changes"].as_array()?.iter().find(|change| change["state"] == "reverted").cloned()
+    });
+    assert_eq!(change["document"], "config/panel");
+    let text = std::fs::read_to_string(world.dirs().parameter_file("panel")).expect("own file");
+    assert_eq!(text, "mode = \"good\"\n");
+    world.wait_state("panel", "running");
+    // The page says so, and the versions tell who did it.
+    let page =
+        |path: &str| String::from_utf8(admin.bytes("GET", path, &[("Accept", "text/html")], b"").body).expect("text");
+    let pending = page("/configuration/config/panel");
+    assert!(pending.contains("Reverted"), "{pending}");
+    let history = admin.get(&format!("{path}/history")).json();
+    assert_eq!(
+        (&history["versions"][0]["who"], &history["versions"][1]["comment"]),
+        (&json!("multus-control"), &json!("bold"))
+    );
+}
+
+#[test]
+fn a_lower_level_of_a_token_counts_from_the_next_call_on() {
+    let mut world = World::new();
+    let (begun, go) = (world.path("begun"), world.path("go"));
+    let slow = world.script(
+        "slow",
+        &format!("#!/bin/sh\ncat > /dev/null\n: > {begun:?}\nwhile [ ! -e {go:?} ]; do sleep 0.02; done\n"),
+    );
+    world.child("idle", super::IDLE);
+    user(&world, "admin", 10, false);
+    world.control(&format!("{ANY_PORT}{AT_ONCE}[notify.targets.slow]\ncommand = [{slow:?}]\n"));
+    let token = world.token("scada", 10);
+    world.start();
+    let program = Browser::with_token(address(&world), &token);
+    world.wait_state("idle", "running");
+    let mut stream = program.stream("/api/v1/stream");
+    stream.until("event: status");
+    let call = {
+        let program = program.clone();
+        std::thread::spawn(move || program.send("POST", "/api/v1/notifications/slow/test", None).status)
+    };
+    world.wait("the call is under way", || begun.exists().then_some(()));
+    let file = world.dirs().config.join("tokens.toml");
+    let tokens = std::fs::read_to_string(&file).expect("it was made");
+    assert!(tokens.contains("level = 10"), "{tokens}");
+    let new = world.path("tokens.toml");
+    std::fs::write(&new, tokens.replace("level = 10", "level = 100")).expect("own file");
+    std::fs::set_permissions(&new, std::fs::metadata(&file).expect("there").permissions()).expect("own file");
+    std::fs::rename(&new, &file).expect("own file");
+    // From the very next call on, while the one before still works.
+    let order = || program.send("POST", "/api/v1/children/idle/restart", None).status;
+    assert_eq!((order(), program.get("/api/v1/users").status, program.get("/api/v1/status").status), (403, 403, 200));
+    assert!(!call.is_finished());
+    std::fs::write(&go, "").expect("own file");
+    assert_eq!(call.join().expect("no panic"), 200, "what was allowed when it began goes on");
+    assert_eq!(program.send("POST", "/api/v1/notifications/slow/test", None).status, 403);
+    // A stream that began with other rights ends; who may look begins anew.
+    stream.until("event: end");
+    program.stream("/api/v1/stream").until("event: status");
 }

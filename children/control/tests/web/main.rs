@@ -7,8 +7,10 @@ mod access;
 mod api;
 mod guard;
 mod http;
+mod io;
 mod outward;
 mod schema;
+mod texts;
 
 use std::net::SocketAddr;
 

@@ -81,6 +81,14 @@ impl World {
         self.parameters("control", parameters);
     }
 
+    /// A plant on a simulated board: multus-io with the lines of [`LINES`], and a pump that asks for nothing.
+    pub(crate) fn plant(&self) {
+        build("multus-io");
+        fs::write(self.dirs.config.join("hardware.toml"), LINES).expect("own file");
+        self.child("pump", "command = [\"/bin/sleep\", \"100000\"]\n[heartbeat]\nmethod = \"none\"\n");
+        self.child("io", "command = [\"multus-io\"]\n[heartbeat]\ndeadline = \"2s\"\n[restart]\ndelays = [\"0s\"]\n");
+    }
+
     /// Starts the daemon and waits until it answers.
     pub(crate) fn start(&mut self) {
         let out = File::options().create(true).append(true).open(self.path("multusd.out")).expect("own file");
@@ -192,6 +200,37 @@ impl Drop for World {
         let _ = kill(pid, Signal::SIGKILL);
         let _ = daemon.wait();
     }
+}
+
+/// The lines of [`World::plant`].
+pub(crate) const LINES: &str = r#"
+board = "sim"
+[lines]
+DI1 = { kind = "digital-input", gpio = 4, active_low = true, bias = "pull-up" }
+DI2 = { kind = "digital-input", gpio = 5 }
+T1 = { kind = "analogue-input", lm75 = { address = 0x48 } }
+DO1 = { kind = "digital-output", gpio = 25, safe = "off", owner = "pump" }
+DO2 = { kind = "digital-output", gpio = 24, safe = "on", owner = "pump" }
+DO3 = { kind = "digital-output", gpio = 23, safe = "off" }
+AO1 = { kind = "analogue-output", mcp4922 = { channel = 0 }, safe = 2.5 }
+VALVE = { kind = "analogue-output", mcp4922 = { channel = 1 }, scale = 10.0, unit = "%", safe = 100.0, highest = 100.0, owner = "pump" }
+"#;
+
+/// Builds a program of another package, because cargo builds only those of the package under test.
+pub(crate) fn build(package: &str) {
+    let target = programs().parent().expect("the profile has a directory of its own");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "-p", package, "--target-dir"]).arg(target);
+    if cfg!(not(debug_assertions)) {
+        build.arg("--release");
+    }
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs this test");
+    assert!(built.status.success(), "{package}: {}", String::from_utf8_lossy(&built.stderr));
+}
+
+/// Where a program is that was built here.
+pub(crate) fn built(program: &str) -> PathBuf {
+    programs().join(program)
 }
 
 /// Where `multusd` and `multusctl` are: built from the same tree, beside the program under test.

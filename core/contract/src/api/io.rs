@@ -65,6 +65,9 @@ pub struct IoLine {
     pub owner: String,
     /// Of an output: its safe value.
     pub safe: Option<f64>,
+    /// Of an output that a person holds: at which value. A safe state goes before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<f64>,
     /// Of an analogue output: its lowest and highest value.
     pub range: Option<[f64; 2]>,
     /// When the value changed, RFC 3339; `None`: never.
@@ -76,7 +79,7 @@ pub struct IoLine {
 }
 
 impl IoStatus {
-    /// What the image says. Who has the outputs is known elsewhere.
+    /// What the image says. Who has the outputs, and which of them a person holds, is known elsewhere.
     pub fn of(image: &Reader<'_>, clock: Clock) -> Self {
         let us = |ns: u64| ns as f64 / 1000.0;
         let spread = |[p50, p99, max]: [u64; 3]| Spread { p50: Some(us(p50)), p99: Some(us(p99)), max: us(max) };
@@ -116,6 +119,7 @@ impl IoLine {
             source: if is_output { source_word(live.flags) } else { "" }.into(),
             owner: definition.owner.to_string(),
             safe: is_output.then_some(definition.safe),
+            held: None,
             range: (definition.kind == LineKind::AnalogueOutput).then_some([definition.lowest, definition.highest]),
             changed: time(live.changed),
             last_good: time(live.good),

@@ -39,6 +39,14 @@ fn as_they_are<S: serde::Serializer>(events: &[Arc<Event>], serializer: S) -> Re
     serializer.collect_seq(events.iter().map(Arc::as_ref))
 }
 
+/// What is wanted live.
+#[derive(Deserialize, JsonSchema)]
+struct Live {
+    /// Whether inputs and outputs are told of, too: as `io` events, the first with all lines, the others with those that
+    /// changed.
+    io: Option<bool>,
+}
+
 /// Whose reports.
 #[derive(Deserialize, JsonSchema)]
 struct Whose {
@@ -60,7 +68,7 @@ pub(crate) fn routes(table: &mut Table) {
         Get,
         "/stream",
         "stream",
-        "Live: status once a second and every event, as server-sent events; Last-Event-ID gives what was missed",
+        "Live: status once a second, every event, lines as they change, as server-sent events; Last-Event-ID gives events that were missed",
         user,
         "text/event-stream",
         stream,
@@ -85,7 +93,7 @@ fn events(call: &Call<'_>, Query(wanted): Query<Wanted>) -> Result<Json<Events>,
     Ok(Json(Events { events }))
 }
 
-fn stream(call: &Call<'_>, (): ()) -> Result<Response, Problem> {
+fn stream(call: &Call<'_>, Query(live): Query<Live>) -> Result<Response, Problem> {
     let missed = call.request.header("last-event-id").and_then(|id| id.trim().parse::<u64>().ok());
     let first = match missed {
         None => Vec::new(),
@@ -94,7 +102,7 @@ fn stream(call: &Call<'_>, (): ()) -> Result<Response, Problem> {
             call.web.service.events(call.caller()?, &query)?
         }
     };
-    let stream = call.web.streams.live(call.visitor, first).map_err(|_| too_many())?;
+    let stream = call.web.streams.live(call.visitor, first, live.io == Some(true)).map_err(|_| too_many())?;
     Ok(event_stream(Response::stream(stream)))
 }
 

@@ -9,7 +9,7 @@ use super::super::request::Method::{Get, Post};
 use super::super::response::Response;
 use super::events::too_many;
 use super::table::{Access, Call, Json, METRICS, Query, Table, within};
-use crate::history::{self, Counts, Entry, Format, Page};
+use crate::history::{self, Counts, Entry, Format, IoChange, Page};
 use crate::service::{Caller, Error};
 
 /// Which events. Several names are separated by commas; what is left out does not matter.
@@ -38,6 +38,36 @@ struct Wanted {
     limit: Option<u32>,
     /// Of an export: `jsonl` (one JSON object a line) or `csv`; without: `jsonl`.
     format: Option<FileFormat>,
+}
+
+/// Which changes of lines. Several names are separated by commas; what is left out does not matter.
+#[derive(Deserialize, JsonSchema)]
+struct WantedLines {
+    /// Of these lines.
+    lines: Option<String>,
+    /// With these sources: safe, requested, retained, forced, read, bad.
+    sources: Option<String>,
+    /// Not before this time, RFC 3339 in UTC such as `2026-08-05T14:03:07Z`.
+    from: Option<String>,
+    /// Before this time.
+    to: Option<String>,
+    /// From the oldest to the latest; else the latest first.
+    oldest_first: Option<bool>,
+    /// Go on after this row: `next` of the page before.
+    after: Option<i64>,
+    /// Rows of a page, 1 to 1000; without: 100.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u32>,
+}
+
+/// One change of a line.
+#[derive(Serialize, JsonSchema)]
+struct Change {
+    /// Number of the row; rises in the order in which changes were seen.
+    id: i64,
+    /// What changed.
+    #[serde(flatten)]
+    change: IoChange,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -87,6 +117,7 @@ pub(crate) fn routes(table: &mut Table) {
     table.add(Get, "/history/counts", "history-counts", "How many events fit", user, counts);
     let summary = "All events that fit, as a file; page and limit do not matter";
     table.text(Get, "/history/export", "export-history", summary, user, "*/*", export);
+    table.add(Get, "/history/io", "io-history", "Changes of inputs and outputs from the database", user, io_page);
     let summary = "Everything that can be counted and measured, in the text format of Prometheus or OpenMetrics";
     table.text(Get, METRICS, "metrics", summary, user, "text/plain", metrics);
     table.add(Get, "/notifications", "notification-targets", "Who is told of faults", user, |call, (): ()| {
@@ -98,17 +129,19 @@ pub(crate) fn routes(table: &mut Table) {
     });
 }
 
+fn names(text: &Option<String>) -> Vec<String> {
+    let parts = text.as_deref().unwrap_or_default().split(',').map(str::trim);
+    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn time(field: &str, text: &Option<String>) -> Result<Option<u64>, Error> {
+    let read = |text: &String| {
+        parse_rfc3339(text).ok_or_else(|| Error::field(field, "expected a time such as 2026-08-05T14:03:07Z"))
+    };
+    text.as_ref().map(read).transpose()
+}
+
 fn query(wanted: &Wanted) -> Result<history::Query, Problem> {
-    let names = |text: &Option<String>| -> Vec<String> {
-        let parts = text.as_deref().unwrap_or_default().split(',').map(str::trim);
-        parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
-    };
-    let time = |field: &str, text: &Option<String>| {
-        let read = |text: &String| {
-            parse_rfc3339(text).ok_or_else(|| Error::field(field, "expected a time such as 2026-08-05T14:03:07Z"))
-        };
-        text.as_ref().map(read).transpose()
-    };
     let mut children = names(&wanted.children);
     if wanted.daemon == Some(true) {
         children.push(String::new());
@@ -128,6 +161,20 @@ fn query(wanted: &Wanted) -> Result<history::Query, Problem> {
 
 fn page(call: &Call<'_>, Query(wanted): Query<Wanted>) -> Result<Json<Page<Entry>>, Problem> {
     Ok(Json(call.web.service.event_history(call.caller()?, &query(&wanted)?)?))
+}
+
+fn io_page(call: &Call<'_>, Query(wanted): Query<WantedLines>) -> Result<Json<Page<Change>>, Problem> {
+    let query = history::IoQuery {
+        lines: names(&wanted.lines),
+        sources: names(&wanted.sources),
+        from_unix_ns: time("from", &wanted.from)?,
+        to_unix_ns: time("to", &wanted.to)?,
+        oldest_first: wanted.oldest_first.unwrap_or(false),
+        after: wanted.after,
+        limit: within("limit", wanted.limit.unwrap_or(100), 1, 1000)?,
+    };
+    let Page { rows, next } = call.web.service.io_history(call.caller()?, &query)?;
+    Ok(Json(Page { rows: rows.into_iter().map(|(id, change)| Change { id, change }).collect(), next }))
 }
 
 fn counts(call: &Call<'_>, Query(wanted): Query<Wanted>) -> Result<Json<Counted>, Problem> {

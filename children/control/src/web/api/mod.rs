@@ -4,6 +4,7 @@ mod children;
 mod configuration;
 mod events;
 mod history;
+mod io;
 mod logs;
 mod machine;
 mod openapi;
@@ -39,6 +40,7 @@ impl Api {
         children::routes(&mut table);
         events::routes(&mut table);
         history::routes(&mut table);
+        io::routes(&mut table);
         logs::routes(&mut table);
         configuration::routes(&mut table);
         people::routes(&mut table);

@@ -395,8 +395,10 @@ const MOST_HEADERS: usize = 64;
 const MOST_BODY: usize = 1 << 20;
 /// A log-in or a first set-up is far smaller.
 const MOST_BODY_OF_STRANGERS: usize = 16 * 1024;
-/// Connections that wait for a seat, how often they look, and from look to look.
-const WAITING: usize = 64;
+/// Connections that wait for a seat: some hundred that come in one moment do not refuse the one after them. With the seats and
+/// the sockets to the workers they are still below the usual limit of 1024 descriptors.
+const WAITING: usize = 320;
+/// How often they look, and from look to look.
 const TRIES: u32 = 10;
 const AGAIN: Duration = Duration::from_millis(25);
 /// Larger bodies than those of strangers, at one time.

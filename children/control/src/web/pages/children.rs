@@ -181,21 +181,6 @@ impl View<'_> {
         Ok(self.done(&back, &format!("{name} {done}.")))
     }
 
-    /// Outputs with a safe value, of all children.
-    pub(super) fn io(&self) -> Answer {
-        let children = self.service().children(self.caller(), None)?;
-        let outputs: Vec<_> = children
-            .iter()
-            .flat_map(|child| {
-                outputs(child)
-                    .into_iter()
-                    .map(|output| context! { output, child => child.name, mark => look::mark(child) })
-            })
-            .collect();
-        let forced = children.iter().flat_map(|child| &child.forced_outputs).filter(|output| output.forced).count();
-        Ok(self.page("io.html", "I/O", context! { outputs, forced }))
-    }
-
     fn row(&self, child: &ChildStatus) -> Row {
         #[expect(clippy::cast_precision_loss, reason = "deadlines are at most a day")]
         let us = |value: u64| value as f64;

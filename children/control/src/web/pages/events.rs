@@ -174,7 +174,7 @@ impl View<'_> {
 }
 
 /// Nanoseconds since 1970 of what a field for a time sends: without seconds, without a zone (it is UTC).
-fn instant(text: &str) -> Option<u64> {
+pub(super) fn instant(text: &str) -> Option<u64> {
     let text = text.trim().trim_end_matches('Z').replace(' ', "T");
     let full = match (text.contains('T'), text.matches(':').count()) {
         (false, _) => format!("{text}T00:00:00Z"),

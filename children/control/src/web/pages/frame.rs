@@ -1,5 +1,6 @@
 //! What stands around every page: where this is, whether anything is wrong, how the watch loop does, and the way to the rest.
 
+use multus_contract::api::io::IoStatus;
 use multus_contract::api::status::{ChildStatus, DaemonStatus, Status};
 use serde::Serialize;
 
@@ -87,7 +88,11 @@ impl View<'_> {
             ..Frame::default()
         };
         match snapshot {
-            Ok(snapshot) => known(&snapshot, frame, super::site(self.visit.web)),
+            Ok(snapshot) => {
+                // Where there are no lines nobody is asked for them.
+                let io = self.service().has_image().then(|| self.service().lines(&own).ok()).flatten();
+                known(&snapshot, io.as_ref(), frame, super::site(self.visit.web))
+            }
             Err(error) => Frame {
                 site: super::site(self.visit.web),
                 verdict: Some(bad(format!("multusd cannot be reached: {error}"))),
@@ -115,23 +120,25 @@ impl View<'_> {
     }
 }
 
-fn known(snapshot: &Snapshot, frame: Frame, site: String) -> Frame {
+fn known(snapshot: &Snapshot, io: Option<&IoStatus>, frame: Frame, site: String) -> Frame {
     let status = &snapshot.status;
-    let (verdict, alarm) = verdict(status);
+    let (verdict, alarm) = verdict(status, io);
     Frame {
         site,
         verdict: Some(verdict),
         alarm,
-        facts: facts(&status.daemon),
+        facts: facts(&status.daemon).into_iter().chain(io.and_then(held)).collect(),
         notes: status.daemon.notes.clone(),
         ..frame
     }
 }
 
 /// What is wrong, the worst first; or that nothing is. Whether somebody should look.
-pub(super) fn verdict(status: &Status) -> (Mark, bool) {
+pub(super) fn verdict(status: &Status, io: Option<&IoStatus>) -> (Mark, bool) {
+    let mut parts = io.map(unsafe_lines).unwrap_or_default();
     if status.daemon.too_hot {
-        return (bad("outside its temperature range: all children are stopped".into()), true);
+        parts.push("outside its temperature range: all children are stopped".into());
+        return (bad(parts.join("; ")), true);
     }
     let names = |chosen: &dyn Fn(&&ChildStatus) -> bool| {
         let all: Vec<&str> = status.children.iter().filter(chosen).map(|child| child.name.as_str()).collect();
@@ -144,7 +151,6 @@ pub(super) fn verdict(status: &Status) -> (Mark, bool) {
     };
     let (safe, safe_names) = names(&|child| child.is_failing() && child.safe_state);
     let (failing, failing_names) = names(&|child| child.is_failing() && !child.safe_state);
-    let mut parts = Vec::new();
     if safe > 0 {
         parts.push(format!("{} in safe state: {safe_names}", count(safe, "child", "children")));
     }
@@ -155,11 +161,36 @@ pub(super) fn verdict(status: &Status) -> (Mark, bool) {
         return (bad(parts.join("; ")), true);
     }
     let tone = |tone, shape, word: String| Mark { shape, tone, word, more: String::new() };
+    let bad_lines = io.map_or(0, |io| io.lines.iter().filter(|line| !line.good).count());
     let verdict = match status.children.len() {
+        _ if bad_lines > 0 => tone("warn", "diamond", count(bad_lines, "line is bad", "lines are bad")),
         0 => tone("warn", "diamond", "no children configured".into()),
         n => tone("ok", "circle", format!("{}, nothing failing", count(n, "child", "children"))),
     };
     (verdict, false)
+}
+
+/// What is worse than any child that fails.
+fn unsafe_lines(io: &IoStatus) -> Vec<String> {
+    let mut parts = Vec::new();
+    if !io.unsafe_outputs.is_empty() {
+        parts.push(format!("NOT SAFE: {}", io.unsafe_outputs.join(", ")));
+    }
+    if io.driven_by == "multusd" {
+        parts.push("multus-io does not drive the outputs: all are held safe".to_owned());
+    }
+    parts
+}
+
+/// Outputs that a person holds.
+fn held(io: &IoStatus) -> Option<Fact> {
+    let names: Vec<&str> = io.lines.iter().filter(|line| line.held.is_some()).map(|line| line.name.as_str()).collect();
+    (!names.is_empty()).then(|| Fact {
+        name: "held by a person",
+        value: names.join(", "),
+        title: "whatever their owners ask for".into(),
+        tone: "warn",
+    })
 }
 
 fn bad(word: String) -> Mark {
@@ -214,6 +245,8 @@ const NAMED: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use multus_contract::api::io::IoLine;
+
     use super::*;
 
     #[test]
@@ -225,7 +258,7 @@ mod tests {
             ..ChildStatus::default()
         };
         let of = |children: Vec<ChildStatus>| {
-            let (mark, alarm) = verdict(&Status { children, ..Status::default() });
+            let (mark, alarm) = verdict(&Status { children, ..Status::default() }, None);
             (mark.word, alarm)
         };
         assert_eq!(of(vec![]), ("no children configured".into(), false));
@@ -235,6 +268,20 @@ mod tests {
         assert_eq!(of(many), (expected.into(), true));
         let mut hot = Status::default();
         hot.daemon.too_hot = true;
-        assert!(verdict(&hot).1);
+        assert!(verdict(&hot, None).1);
+        let driven_by = "multus-io".to_owned();
+        let fine =
+            IoStatus { driven_by, lines: vec![IoLine { good: true, ..IoLine::default() }], ..IoStatus::default() };
+        let of = |io: &IoStatus| {
+            let (mark, alarm) =
+                verdict(&Status { children: vec![child("io", "running", false)], ..Status::default() }, Some(io));
+            (mark.word, mark.tone, alarm)
+        };
+        assert_eq!(of(&fine), ("1 child, nothing failing".into(), "ok", false));
+        let ill = IoStatus { lines: vec![IoLine::default()], ..fine.clone() };
+        assert_eq!(of(&ill), ("1 line is bad".into(), "warn", false));
+        let worse = IoStatus { unsafe_outputs: vec!["DO2: no chip".into()], driven_by: "multusd".into(), ..fine };
+        let words = "NOT SAFE: DO2: no chip; multus-io does not drive the outputs: all are held safe";
+        assert_eq!(of(&worse), (words.into(), "bad", true));
     }
 }

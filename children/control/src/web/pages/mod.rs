@@ -13,6 +13,7 @@ mod events;
 mod faults;
 mod form;
 mod frame;
+mod io;
 mod logs;
 mod look;
 mod past;
@@ -141,7 +142,8 @@ impl<'a> View<'a> {
             (false, ["logs", name]) => self.log(name),
             (false, ["events"]) => self.events(),
             (false, ["events", "export"]) => self.export(),
-            (false, ["io"]) => self.io(),
+            (_, ["io"]) => self.io(),
+            (false, ["io", "history"]) => self.io_history(),
             (_, ["users"]) => self.users(),
             (_, ["tokens"]) => self.tokens(),
             (_, ["system"]) => self.system(),

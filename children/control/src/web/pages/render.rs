@@ -42,7 +42,7 @@ macro_rules! templates {
 const ALL: &[(&str, &str)] = templates! {
     "layout.html" "parts.html" "problem.html" "log-in.html" "set-up.html" "services.html" "child.html" "documents.html" "document-head.html"
     "form.html" "text.html" "review.html" "versions.html" "faults.html" "fault.html" "logs.html" "log.html" "events.html"
-    "io.html" "users.html" "tokens.html" "account.html" "system.html"
+    "io.html" "line.html" "io-history.html" "users.html" "tokens.html" "account.html" "system.html"
 };
 
 impl Templates {

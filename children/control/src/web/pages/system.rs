@@ -3,15 +3,25 @@
 use super::render::context;
 use multus_ipc::words::EventKind;
 
-use super::{Answer, View, look};
+use super::{Answer, View, look, status_of};
 use crate::service::{Caller, Error, EventQuery};
 
 impl View<'_> {
     /// What runs here; a form reads the configuration again or starts the machine anew.
     pub(super) fn system(&self) -> Answer {
-        if self.visit.request.method.changes() {
-            return self.system_form();
+        if !self.visit.request.method.changes() {
+            return self.system_page(200, None);
         }
+        match self.system_form() {
+            // What did not work is said where it was asked for.
+            Err(error) if self.caller().needs(Caller::ADMIN).is_ok() => {
+                self.system_page(status_of(&error), Some(error.to_string()))
+            }
+            done => done,
+        }
+    }
+
+    fn system_page(&self, status: u16, error: Option<String>) -> Answer {
         let information = self.service().information(self.caller())?;
         let daemon = information.daemon.as_ref();
         let lateness = daemon.map(|daemon| {
@@ -28,11 +38,11 @@ impl View<'_> {
         // Only administrators may, and only they see the button.
         let targets = self.service().notify_targets(self.caller()).unwrap_or_default();
         let context = context! {
-            information, lateness, history, uptime => daemon.map(|daemon| look::uptime(daemon.uptime_s)),
+            error, information, lateness, history, uptime => daemon.map(|daemon| look::uptime(daemon.uptime_s)),
             children => self.service().children(self.caller(), None).map_or(0, |all| all.len()),
-            may => self.may(Caller::ADMIN), reboot => self.reboot_ahead(), targets,
+            may => self.may(Caller::ADMIN), reboot => self.reboot_ahead(), targets, target => self.field("target"),
         };
-        Ok(self.page("system.html", "System", context))
+        Ok(self.page_with(status, "system.html", "System", context))
     }
 
     fn system_form(&self) -> Answer {
