@@ -22,7 +22,11 @@ fn people_can_do_everything_in_a_browser() {
     build("multus-template");
 
     let mut world = World::new();
-    std::fs::write(world.dirs().config.join("multusd.toml"), "site = \"pump-house 3\"\n").expect("own file");
+    std::fs::write(
+        world.dirs().config.join("multusd.toml"),
+        "site = \"pump-house 3\"\n[[watchdog]]\ndevice = \"sim\"\ntimeout = \"60s\"\n",
+    )
+    .expect("own file");
     let panel = world.script("panel", PANEL);
     std::fs::write(world.path("panel.json"), SCHEMA).expect("own file");
     let panel = format!("description = \"Modbus TCP\"\ncommand = [{panel:?}]\n[heartbeat]\nmethod = \"none\"\n");
@@ -102,7 +106,7 @@ command = ["multus-template"]
 [heartbeat]
 deadline = "400ms"
 [restart]
-delays = ["1s"]
+delays = ["2s"]
 [safe_state]
 outputs = { DO1 = "off", DO2 = "on" }
 "#;

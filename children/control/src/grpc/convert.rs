@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use multus_contract::api::event::Event;
 use multus_contract::api::io::{IoLine, IoStatus};
+use multus_contract::api::reset::{LastReset, WatchdogStatus};
 use multus_contract::api::status::{ChildStatus, DaemonStatus, Spread};
 use multus_contract::api::time::parse_rfc3339;
 use multus_proto::v1;
@@ -117,6 +118,35 @@ pub(super) fn daemon(daemon: DaemonStatus) -> v1::Daemon {
         page_faults: daemon.watch_loop.page_faults,
         lateness: Some(spread(daemon.watch_loop.lateness_us)),
         notes: daemon.notes,
+        last_reset: daemon.last_reset.map(last_reset),
+        watchdogs: daemon.watchdogs.into_iter().map(watchdog).collect(),
+    }
+}
+
+fn last_reset(reset: LastReset) -> v1::LastReset {
+    v1::LastReset {
+        cause: reset.cause,
+        detail: reset.detail,
+        by: reset.by.unwrap_or_default(),
+        child: reset.child.unwrap_or_default(),
+        pid: reset.pid,
+        time: reset.time.as_deref().and_then(time),
+        uptime_s: reset.uptime_s,
+        evidence: reset.evidence,
+        boots: reset.boots,
+        daemon_only: reset.daemon_only,
+        ended_in_order: reset.ended_in_order,
+        counts: reset.counts.into_iter().collect(),
+    }
+}
+
+fn watchdog(watchdog: WatchdogStatus) -> v1::Watchdog {
+    v1::Watchdog {
+        name: watchdog.name,
+        identity: watchdog.identity.unwrap_or_default(),
+        timeout_s: watchdog.timeout_s,
+        state: watchdog.state,
+        note: watchdog.note.unwrap_or_default(),
     }
 }
 

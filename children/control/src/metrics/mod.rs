@@ -96,6 +96,22 @@ fn daemon(text: &mut Text, status: &Status) {
         text.one("multus_temperature_celsius", Kind::Gauge, help, temperature);
     }
     text.one("multus_too_hot", Kind::Gauge, "Whether all children are stopped because of it.", yes(daemon.too_hot));
+    if let Some(reset) = &daemon.last_reset {
+        text.family(
+            "multus_machine_resets",
+            Kind::Counter,
+            "Starts of the machine that multusd has seen, by their cause.",
+        );
+        for (cause, count) in &reset.counts {
+            text.sample("_total", &[("cause", cause)], *count as f64);
+        }
+    }
+    if !daemon.watchdogs.is_empty() {
+        text.family("multus_watchdog_petted", Kind::Gauge, "Whether the watchdog is petted: whether it guards.");
+        for dog in &daemon.watchdogs {
+            text.sample("", &[("name", &dog.name)], yes(dog.state == "petted"));
+        }
+    }
     let watch = &daemon.watch_loop;
     text.one("multus_loop_wakeups", Kind::Counter, "Times the watch loop woke up.", watch.wakeups as f64);
     let help = "Page faults of the watch loop since it was armed; 0 when memory is locked.";

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use multus_contract::api::event::Event;
 use multus_contract::api::io::IoLine;
+use multus_contract::api::reset::{LastReset, WatchdogStatus};
 use multus_contract::api::status::{DaemonStatus, LastFault, LoopStatus};
 
 use super::*;
@@ -31,6 +32,8 @@ fn status() -> Status {
         realtime: true,
         uptime_s: 77,
         temperature_c: Some(-4.5),
+        last_reset: Some(LastReset { counts: [("power-loss".to_owned(), 2)].into(), ..LastReset::default() }),
+        watchdogs: vec![WatchdogStatus { name: "sim".into(), state: "petted".into(), ..WatchdogStatus::default() }],
         watch_loop: LoopStatus { wakeups: 1000, page_faults: 0, lateness_us },
         ..DaemonStatus::default()
     };
@@ -141,6 +144,8 @@ fn everything_is_in_the_text_with_its_type() {
         "multus_io_outputs_held 1",
         "multus_io_lines_bad 1",
         "multus_io_refused_total 3",
+        r#"multus_machine_resets_total{cause="power-loss"} 2"#,
+        r#"multus_watchdog_petted{name="sim"} 1"#,
         "multus_mqtt_sent_total 5",
         "multus_control_events_missed_total 2",
     ] {

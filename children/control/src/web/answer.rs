@@ -95,6 +95,7 @@ mod tests {
 
     use super::super::request::Method;
     use super::*;
+    use crate::service::testing::Scanner;
     use crate::service::{Service, Settings};
     use crate::testing::dirs;
 
@@ -148,5 +149,27 @@ mod tests {
         assert_eq!(users(), 1, "nobody was added");
         // What was over stays so, whatever a clock says.
         assert_eq!(ask(minutes(3), Method::Get, "/api/v1/users", "", json).0, 401);
+    }
+
+    /// `hardware.toml` refuses such names; an image may hold them all the same.
+    #[test]
+    fn script_in_the_names_of_an_image_is_shown_as_text() {
+        let root = tempfile::tempdir().expect("a directory");
+        let web = web(root.path());
+        let names = ["<script>a()</script>", "<img src=x onerror='b()'>", "\"><b id=c>"];
+        let scanner = Scanner::with(names, "<i>\"'&</i>", "<u>owner</u>", "<s>board</s>");
+        web.service.watch_lines(scanner.image(), None).expect("a thread");
+        let opened = web.auth.log_in(Instant::now(), HERE, "admin", PASSWORD).expect("right");
+        let cookie = web.cookie(&opened.id);
+        for path in ["/io", "/io/history", "/"] {
+            let headers = [("cookie", cookie.split(';').next().unwrap_or_default()), ("accept", "text/html")];
+            let request = Request::new(Method::Get, path, headers.into_iter(), HERE, false).expect("good");
+            let page = String::from_utf8(answer(&web, &request).body).expect("text");
+            for tag in ["<script>", "<img", "<b id", "<i>", "<u>", "<s>"] {
+                assert!(!page.contains(tag), "{path}: {tag}: {page}");
+            }
+            let shown = page.contains("&lt;script&gt;a()") && page.contains("&lt;img src=x");
+            assert!(shown || path == "/", "{path}: {page}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use multus_proto::v1::configuration_service_client::ConfigurationServiceClient;
 use multus_proto::v1::daemon_service_client::DaemonServiceClient;
 use multus_proto::v1::events_service_client::EventsServiceClient;
 use multus_proto::v1::faults_service_client::FaultsServiceClient;
+use multus_proto::v1::io_service_client::IoServiceClient;
 use multus_proto::v1::logs_service_client::LogsServiceClient;
 use multus_proto::v1::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -69,7 +70,9 @@ async fn plain_text_without_a_good_token_does_nothing_but_tell_the_health() {
         call!(FaultsServiceClient: list(ListFaultsRequest::default()), get(GetFaultRequest::default()));
         call!(DaemonServiceClient: get_info(GetInfoRequest {}), reload(ReloadRequest {}),
             reboot(RebootRequest { seconds: 86_400 }), cancel_reboot(CancelRebootRequest {}));
-        assert_eq!(refused.len(), 32);
+        call!(IoServiceClient: list(ListLinesRequest::default()), watch(WatchLinesRequest {}),
+            set(SetLineRequest::default()), force(ForceLineRequest::default()), release(ReleaseLineRequest::default()));
+        assert_eq!(refused.len(), 37);
         for (method, code) in refused {
             assert_eq!(code, Some(Code::Unauthenticated), "{method} with token {token:?}");
         }
@@ -137,7 +140,10 @@ async fn the_user_of_the_process_may_do_everything_at_the_socket() {
     let unknown = children.start(StartRequest { name: "none".into() }).await.expect_err("there is no such child");
     assert_eq!(unknown.code(), Code::NotFound);
     let info = DaemonServiceClient::new(channel).get_info(GetInfoRequest {}).await.expect("answered").into_inner();
-    assert!(info.daemon.is_some_and(|daemon| daemon.children == 2));
+    let daemon = info.daemon.expect("it can be reached");
+    let reset = daemon.last_reset.expect("it is known");
+    assert_eq!((daemon.children, reset.cause.as_str(), reset.boots), (2, "first-start", 1));
+    assert_eq!(reset.counts.get("first-start"), Some(&1));
 }
 
 #[tokio::test]

@@ -15,7 +15,15 @@ fn children_are_seen_and_ordered_about() {
     let status = admin.get("/api/v1/status").json();
     assert_eq!(status["children"].as_array().map(Vec::len), Some(2));
     assert_eq!(status["daemon"]["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(admin.get("/api/v1/information").json()["control_version"], env!("CARGO_PKG_VERSION"));
+    let information = admin.get("/api/v1/information").json();
+    assert_eq!(information["control_version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(information["daemon"]["last_reset"]["cause"], "first-start", "{information}");
+    let page = admin.bytes("GET", "/system", &[("Accept", "text/html")], b"");
+    let page = String::from_utf8(page.body).expect("text");
+    assert!(
+        page.contains("Last reset of the machine") && page.contains("first-start") && page.contains("petted"),
+        "{page}"
+    );
     assert_eq!(admin.get("/api/v1/children/idle").json()["children"][0]["state"], "running");
 
     let order = |word: &str| admin.send("POST", &format!("/api/v1/children/idle/{word}"), None).status;

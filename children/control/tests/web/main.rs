@@ -24,6 +24,8 @@ const PASSWORD: &str = "pump house three";
 const ANY_PORT: &str = "[web]\nlisten = [\"127.0.0.1:0\"]\n[grpc]\nlisten = \"\"\nsocket = false\n";
 /// Saved changes are applied at once.
 const AT_ONCE: &str = "[configuration]\nsettle = \"0s\"\n";
+/// A watchdog that resets nothing.
+const DAEMON: &str = "[[watchdog]]\ndevice = \"sim\"\ntimeout = \"60s\"\n";
 /// A child that does nothing.
 const IDLE: &str = "command = [\"/bin/sleep\", \"100000\"]\n[heartbeat]\nmethod = \"none\"\n";
 
@@ -34,6 +36,7 @@ fn up(world: &mut World) -> SocketAddr {
     {
         user(world, name, level, read_only);
     }
+    std::fs::write(world.dirs().config.join("multusd.toml"), DAEMON).expect("own file");
     world.child("idle", IDLE);
     world.control(&format!("{ANY_PORT}{AT_ONCE}"));
     world.start();

@@ -20,7 +20,8 @@ pub struct IoStatus {
     pub fresh: bool,
     /// Whether a line is bad.
     pub degraded: bool,
-    /// Who has the outputs: `multus-io`, `multusd` (all outputs have their safe values), or `nobody`.
+    /// Who has the outputs: `multus-io`, `multusd` (all outputs have their safe values), or `nobody`; empty: it is not known, as
+    /// the daemon does not answer.
     pub driven_by: String,
     /// Outputs that multusd could not bring to their safe values, a sentence each.
     pub unsafe_outputs: Vec<String>,

@@ -113,7 +113,9 @@ impl Service {
             LineOrder::Force(value) => Request::IoForce { name: owned, value },
             LineOrder::Release => Request::IoRelease { name: owned },
         })?;
-        log::warn!("{}: {order:?} {name}", caller.name);
+        // Like an order to a child; what overrules one is worth more.
+        let level = if order.level() == Caller::OPERATOR { log::Level::Info } else { log::Level::Warn };
+        log::log!(level, "{}: {order:?} {name}", caller.name);
         self.inner.io.await_line(name, order);
         self.inner.io.forget_told();
         Ok(())

@@ -23,6 +23,11 @@ pub(crate) struct Scanner {
 impl Scanner {
     /// DI1, DO1 (of pump), T1: scanned once, all good.
     pub(crate) fn new() -> Self {
+        Self::with(["DI1", "DO1", "T1"], "°C", "pump", "sim")
+    }
+
+    /// The same with other words.
+    pub(crate) fn with([input, output, sensor]: [&str; 3], unit: &str, owner: &str, board: &str) -> Self {
         let fd = map::memfd(c"image", IMAGE_WORDS).expect("memory");
         let page = Mapping::writable(fd.as_fd()).expect("our own");
         for (word, value) in page.words().iter().zip(image_header()) {
@@ -40,11 +45,11 @@ impl Scanner {
         };
         let writer = scanner.writer();
         writer.define(&[
-            line("DI1", LineKind::DigitalInput, "", ""),
-            line("DO1", LineKind::DigitalOutput, "", "pump"),
-            line("T1", LineKind::AnalogueInput, "°C", ""),
+            line(input, LineKind::DigitalInput, "", ""),
+            line(output, LineKind::DigitalOutput, "", owner),
+            line(sensor, LineKind::AnalogueInput, unit, ""),
         ]);
-        writer.begin("sim", true, 1, 1_000_000, u64::MAX);
+        writer.begin(board, true, 1, 1_000_000, u64::MAX);
         for (at, value) in [0.0, 0.0, 21.5].into_iter().enumerate() {
             scanner.set(at, value, 0, 0);
         }

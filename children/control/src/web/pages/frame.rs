@@ -128,7 +128,7 @@ fn known(snapshot: &Snapshot, io: Option<&IoStatus>, frame: Frame, site: String)
         verdict: Some(verdict),
         alarm,
         facts: facts(&status.daemon).into_iter().chain(io.and_then(held)).collect(),
-        notes: status.daemon.notes.clone(),
+        notes: notes(&status.daemon),
         ..frame
     }
 }
@@ -168,6 +168,13 @@ pub(super) fn verdict(status: &Status, io: Option<&IoStatus>) -> (Mark, bool) {
         n => tone("ok", "circle", format!("{}, nothing failing", count(n, "child", "children"))),
     };
     (verdict, false)
+}
+
+/// What the daemon says, after a reset of the machine that nobody wanted.
+fn notes(daemon: &DaemonStatus) -> Vec<String> {
+    let reset = daemon.last_reset.as_ref().filter(|last| !last.is_ordinary());
+    let reset = reset.map(|last| format!("last reset of the machine: {}", last.line()));
+    reset.into_iter().chain(daemon.notes.iter().cloned()).collect()
 }
 
 /// What is worse than any child that fails.

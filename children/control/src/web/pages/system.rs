@@ -3,6 +3,7 @@
 use super::render::context;
 use multus_ipc::words::EventKind;
 
+use super::look::Mark;
 use super::{Answer, View, look, status_of};
 use crate::service::{Caller, Error, EventQuery};
 
@@ -28,6 +29,12 @@ impl View<'_> {
             let spread = daemon.watch_loop.lateness_us;
             context! { p50 => spread.p50.map(look::time_us), p99 => spread.p99.map(look::time_us), max => look::time_us(spread.max) }
         });
+        let reset = daemon.and_then(|daemon| daemon.last_reset.as_ref()).map(|last| match last.is_ordinary() {
+            true => mark("circle", "ok", &last.cause),
+            false => mark("diamond", "warn", &last.cause),
+        });
+        let dogs: Vec<Mark> =
+            daemon.iter().flat_map(|daemon| &daemon.watchdogs).map(|dog| watchdog(&dog.state)).collect();
         let history = match self.service().history_stats(self.caller()) {
             Ok(stats) => stats,
             Err(error) => {
@@ -38,7 +45,7 @@ impl View<'_> {
         // Only administrators may, and only they see the button.
         let targets = self.service().notify_targets(self.caller()).unwrap_or_default();
         let context = context! {
-            error, information, lateness, history, uptime => daemon.map(|daemon| look::uptime(daemon.uptime_s)),
+            error, information, lateness, reset, dogs, history, uptime => daemon.map(|daemon| look::uptime(daemon.uptime_s)),
             children => self.service().children(self.caller(), None).map_or(0, |all| all.len()),
             may => self.may(Caller::ADMIN), reboot => self.reboot_ahead(), targets, target => self.field("target"),
         };
@@ -94,4 +101,17 @@ impl View<'_> {
         });
         last.flatten().map(|event| super::events::row(event))
     }
+}
+
+fn watchdog(state: &str) -> Mark {
+    match state {
+        "petted" => mark("circle", "ok", state),
+        "waiting" => mark("half", "warn", state),
+        "withheld" | "missing" => mark("triangle", "bad", state),
+        _ => mark("ring", "idle", state),
+    }
+}
+
+fn mark(shape: &'static str, tone: &'static str, word: &str) -> Mark {
+    Mark { shape, tone, word: word.to_owned(), more: String::new() }
 }
