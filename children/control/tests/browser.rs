@@ -38,7 +38,7 @@ fn people_can_do_everything_in_a_browser() {
     world.child("spare", "description = \"not in use\"\nenabled = false\ncommand = [\"/bin/sleep\", \"100000\"]\n[heartbeat]\nmethod = \"none\"\n");
     let settle = "[configuration]\nsettle = \"20s\"\n";
     let told = world.path("told");
-    let pager = world.script("pager", &format!("#!/bin/sh\ncat > {}\n", told.display()));
+    let pager = world.script("pager", &format!("#!/bin/sh\ncat >> {told}\necho >> {told}\n", told = told.display()));
     let broken = world.script("broken", "#!/bin/sh\nexit 3\n");
     let settle = format!(
         "{settle}[notify.targets.pager]\ncommand = [{pager:?}]\n[notify.targets.broken]\ncommand = [{broken:?}]\n"
@@ -59,8 +59,9 @@ fn people_can_do_everything_in_a_browser() {
         .status()
         .expect("Python can be started");
     assert!(status.success(), "what the browser saw is told above");
-    let event = std::fs::read_to_string(told).expect("the test notification was sent");
-    assert!(event.contains("\"kind\":\"test\""), "{event}");
+    // A busy machine may have caused faults, which are told, too.
+    let events = std::fs::read_to_string(told).expect("the test notification was sent");
+    assert!(events.contains("\"kind\":\"test\""), "{events}");
 }
 
 /// A program with a schema of every kind of parameter.
