@@ -90,7 +90,7 @@ impl Shared {
 
     fn set(&self, holder: Holder, failed: &[String]) {
         self.holder.store(holder as u8, Ordering::Relaxed);
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&failed.to_vec());
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed.to_vec();
     }
 }
 
