@@ -18,12 +18,11 @@ fn children_are_seen_and_ordered_about() {
     let information = admin.get("/api/v1/information").json();
     assert_eq!(information["control_version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(information["daemon"]["last_reset"]["cause"], "first-start", "{information}");
-    let page = admin.bytes("GET", "/system", &[("Accept", "text/html")], b"");
-    let page = String::from_utf8(page.body).expect("text");
-    assert!(
-        page.contains("Last reset of the machine") && page.contains("first-start") && page.contains("petted"),
-        "{page}"
-    );
+    let page = world.wait("the watchdog is petted", || {
+        let page = admin.bytes("GET", "/system", &[("Accept", "text/html")], b"");
+        Some(String::from_utf8(page.body).expect("text")).filter(|page| page.contains("petted"))
+    });
+    assert!(page.contains("Last reset of the machine") && page.contains("first-start"), "{page}");
     assert_eq!(admin.get("/api/v1/children/idle").json()["children"][0]["state"], "running");
 
     let order = |word: &str| admin.send("POST", &format!("/api/v1/children/idle/{word}"), None).status;
