@@ -289,6 +289,8 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> std::result:
         return Ok(());
     }
     let site = site(&service).await;
+    // Before anybody is told that this runs: what happens from now on is new.
+    let mut position = Position::load(&service.dirs().state.join("notified"));
     let counters = Arc::new(Counters::default());
     let (mut senders, mut workers) = (BTreeMap::new(), JoinSet::new());
     for (name, target) in &config.targets {
@@ -301,7 +303,6 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> std::result:
     service.set_notifier(notifier.clone());
     let Ok(receiver) = service.follow_events(&Caller::own(), Some(0)) else { return Ok(()) };
     let events = Events::new(receiver);
-    let mut position = Position::load(&service.dirs().state.join("notified"));
     let mut told: BTreeMap<(String, Option<String>, String, Option<String>), Instant> = BTreeMap::new();
     loop {
         let event = tokio::select! {
