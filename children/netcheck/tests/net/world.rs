@@ -322,7 +322,7 @@ fn programs() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_multus-lanwan-check")).parent().expect("a folder").to_path_buf()
 }
 
-fn skip(test: &str, reason: &str) {
+pub(crate) fn skip(test: &str, reason: &str) {
     eprintln!("skipped: {test}: {reason}");
     if let Some(path) = std::env::var_os("MULTUS_SKIP_LOG")
         && let Ok(mut file) = File::options().create(true).append(true).open(path)
