@@ -1,4 +1,5 @@
-//! Compiles `multus/v1/*.proto` into Rust and into the descriptor set that server reflection hands out.
+//! Compiles `multus/v1/*.proto` and `legacy/*.proto` into Rust, and what multus-control serves into the descriptor set that
+//! server reflection hands out.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -7,18 +8,28 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (own, legacy) = (files(&root.join("multus/v1"))?, files(&root.join("legacy"))?);
+    println!("cargo::rerun-if-changed=multus/v1");
+    println!("cargo::rerun-if-changed=legacy");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    // Reflection must not name services of other programs.
+    let reflected: Vec<&PathBuf> = own.iter().filter(|file| !file.ends_with("network.proto")).collect();
+    std::fs::write(out.join("descriptors.bin"), protox::compile(reflected, [root])?.encode_to_vec())?;
+    for files in [own, legacy] {
+        tonic_prost_build::configure().compile_fds(protox::compile(files, [root])?)?;
+    }
+    Ok(())
+}
+
+/// The `.proto` files of a folder, in order.
+fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(root.join("multus/v1"))? {
+    for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.extension().is_some_and(|ending| ending == "proto") {
             files.push(path);
         }
     }
     files.sort();
-    println!("cargo::rerun-if-changed=multus/v1");
-    let descriptors = protox::compile(&files, [root])?;
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
-    Ok(())
+    Ok(files)
 }

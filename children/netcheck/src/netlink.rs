@@ -1,0 +1,213 @@
+//! What the kernel knows of interfaces, routes and neighbours: rtnetlink(7).
+//!
+//! The kernel answers a question at once, so these calls do not wait; only [`follow`] does, for news.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Duration;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::sys::socket::{
+    AddressFamily as SocketFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// An interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    /// Whether it is up and has a carrier: a cable with somebody at its other end, or an open tunnel.
+    pub(crate) has_carrier: bool,
+}
+
+/// All interfaces by name.
+pub(crate) type Links = BTreeMap<String, Link>;
+
+/// The next router on a way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Router {
+    pub(crate) address: IpAddr,
+    /// Empty with an index of 0: whichever way the routes say.
+    pub(crate) interface: String,
+    pub(crate) index: u32,
+}
+
+/// What is known of an address on the local network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Neighbour {
+    /// It has answered within the last half minute or so.
+    Confirmed,
+    /// It has answered once; whether it still does is not known yet.
+    InQuestion,
+    /// It does not answer, or was never asked.
+    Absent,
+}
+
+/// All interfaces of this network namespace.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub(crate) fn links() -> io::Result<Links> {
+    let mut links = Links::new();
+    dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewLink(link) = message {
+            let name = link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.clone()),
+                _ => None,
+            });
+            let has_carrier = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+            links.extend(name.map(|name| (name, Link { index: link.header.index, has_carrier })));
+        }
+    })?;
+    Ok(links)
+}
+
+/// The router of the default route with the lowest metric, through `interface` if that is given; IPv4 before IPv6.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub(crate) fn default_router(interface: Option<&str>) -> io::Result<Option<Router>> {
+    let links = links()?;
+    let mut found: Vec<(bool, u32, Router)> = Vec::new();
+    dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| {
+        let RouteNetlinkMessage::NewRoute(route) = message else { return };
+        let header = &route.header;
+        let is_default = header.destination_prefix_length == 0
+            && header.table == RouteHeader::RT_TABLE_MAIN
+            && header.kind == RouteType::Unicast;
+        if !is_default {
+            return;
+        }
+        let (mut address, mut index, mut metric) = (None, None, 0);
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => address = Some(IpAddr::V4(*gateway)),
+                RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => address = Some(IpAddr::V6(*gateway)),
+                RouteAttribute::Oif(number) => index = Some(*number),
+                RouteAttribute::Priority(number) => metric = *number,
+                _ => {}
+            }
+        }
+        let name = links.iter().find(|(_, link)| Some(link.index) == index).map(|(name, _)| name.clone());
+        if let (Some(address), Some(index), Some(name)) = (address, index, name)
+            && interface.is_none_or(|interface| interface == name)
+        {
+            found.push((address.is_ipv6(), metric, Router { address, interface: name, index }));
+        }
+    })?;
+    found.sort_by_key(|(is_v6, metric, _)| (*is_v6, *metric));
+    Ok(found.into_iter().next().map(|(_, _, router)| router))
+}
+
+/// What the neighbour table says of an address; `index` 0: on any interface.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub(crate) fn neighbour(address: IpAddr, index: u32) -> io::Result<Neighbour> {
+    let mut found = Neighbour::Absent;
+    let mut question = NeighbourMessage::default();
+    question.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    dump(RouteNetlinkMessage::GetNeighbour(question), |message| {
+        let RouteNetlinkMessage::NewNeighbour(entry) = message else { return };
+        let is_it = entry.attributes.iter().any(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(entry)) => address == IpAddr::V4(*entry),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(entry)) => address == IpAddr::V6(*entry),
+            _ => false,
+        });
+        if is_it && (index == 0 || entry.header.ifindex == index) {
+            found = match entry.header.state {
+                NeighbourState::Reachable => Neighbour::Confirmed,
+                NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => Neighbour::InQuestion,
+                // An entry that was made by hand says nothing of who is there.
+                _ => Neighbour::Absent,
+            };
+        }
+    })?;
+    Ok(found)
+}
+
+/// Keeps `sender` up to date with all interfaces. The kernel tells of a lost carrier up to a second late (it collects such
+/// news, see link_watch.c), but answers at once when it is asked; so it is asked now and then as well.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub(crate) async fn follow(sender: watch::Sender<Links>) -> io::Result<()> {
+    // The runtime only waits for it and receives, which is the same for all sockets of datagrams.
+    let socket = UdpSocket::from_std(open(RTMGRP_LINK)?.into())?;
+    let mut buffer = vec![0; RECEIVED_BYTES];
+    loop {
+        // What the news say is not looked at: all interfaces are asked for instead, so nothing can be missed.
+        let now = links()?;
+        sender.send_if_modified(|known| {
+            let is_new = *known != now;
+            *known = now;
+            is_new
+        });
+        if let Ok(ready) = timeout(LOOK, socket.readable()).await {
+            ready?;
+        }
+        loop {
+            match socket.try_recv(&mut buffer) {
+                Ok(_) => {}
+                // More news than the socket holds.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Asks for a whole table.
+fn dump(question: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+    let socket = open(0)?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_DUMP | NLM_F_REQUEST;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    send(socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+    let mut buffer = vec![0; RECEIVED_BYTES];
+    loop {
+        // The answer is there when the question has been sent: an empty socket means that it is missing.
+        let received = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut rest = buffer.get(..received).unwrap_or_default();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            // Messages begin at multiples of 4 bytes, see netlink(7).
+            let length = (message.header.length as usize).next_multiple_of(4).max(16);
+            rest = rest.get(length..).unwrap_or_default();
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(inner) => each(inner),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A socket to the kernel that waits for nothing.
+fn open(groups: u32) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(SocketFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(socket)
+}
+
+/// A pulled cable is to be seen within a second.
+const LOOK: Duration = Duration::from_millis(250);
+/// News of interfaces, see rtnetlink(7).
+const RTMGRP_LINK: u32 = 1;
+/// The kernel fills at most 32 KiB of a buffer that is large enough.
+const RECEIVED_BYTES: usize = 32 * 1024;
