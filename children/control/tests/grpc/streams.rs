@@ -137,6 +137,8 @@ async fn a_stream_ends_soon_after_its_token_does() {
     world.child("idle", IDLE);
     let (goes, stays) = (world.token("goes", 100), world.token("stays", 100));
     started(&mut world);
+    // Its log begins when it is made.
+    world.wait_log("idle", "spawned: ");
     let channel = plain(&world).await;
     let mut events = EventsServiceClient::new(with_token(&channel, &goes));
     let mut logs = LogsServiceClient::new(with_token(&channel, &goes));

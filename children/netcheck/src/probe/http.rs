@@ -1,5 +1,7 @@
 //! A page: its head must come with a status of 200 to 399; the body is not read.
 
+use std::pin::pin;
+
 use http_body_util::Empty;
 use hyper::Request;
 use hyper::body::Bytes;
@@ -17,9 +19,13 @@ pub(super) async fn get(stream: TcpStream, host: &str, path: &str) -> Result<(),
         .map_err(|error| error.to_string())?;
     let opened = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = opened.map_err(|error| error.to_string())?;
-    let status = tokio::select! {
-        answered = sender.send_request(request) => answered.map_err(|error| error.to_string())?.status(),
-        ended = connection => return Err(ended.err().map_or("it hung up".into(), |error| error.to_string())),
+    let mut answer = pin!(sender.send_request(request));
+    let answered = tokio::select! {
+        biased;
+        answered = &mut answer => answered,
+        // With the last byte of the answer the connection may end, too.
+        _ = connection => answer.await,
     };
+    let status = answered.map_err(|error| error.to_string())?.status();
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("status {status}")) }
 }

@@ -193,15 +193,19 @@ fn ipv6_will_do() {
     world.ip("dev", "route del default");
     world.ip("dev", "-6 route add default via fe80::1 dev eth0");
     let config = "first_check = \"0s\"\n[lan]\nhosts = [\"fd00:77::1\"]\ninterval = \"1s\"\nrecheck = \"500ms\"\n\
-                  [wan]\nhosts = [\"dns://[fd00:77::1]/box.example\", \"fd00:77::99\"]\ntimeout = \"1s\"\ninterval = \"1s\"\n";
+                  [wan]\nhosts = [\"tcp://[fd00:77::1]:9\", \"fd00:77::99\"]\ntimeout = \"1s\"\ninterval = \"1s\"\n";
     world.check(LANWAN, config);
     let lan = world.until_state(46001, "lan", "up");
     for name in ["gateway fe80::1", "fd00:77::1"] {
         assert!(target(&lan, name)["latency_us"].is_string(), "{lan}");
     }
-    // dnsmasq has bound to addresses of IPv4 only: nobody listens there.
+    // Nobody listens there.
     let wan = world.until_state(46001, "wan", "down");
-    assert_eq!(target(&wan, "dns://[fd00:77::1]/box.example")["detail"], "Connection refused (os error 111)", "{wan}");
+    assert_eq!(
+        target(&wan, "tcp://[fd00:77::1]:9")["detail"],
+        "no connection: Connection refused (os error 111)",
+        "{wan}"
+    );
 }
 
 #[test]
