@@ -85,6 +85,11 @@ impl World {
         ] {
             ip(&command);
         }
+        if has_ipv6() {
+            ip(&format!("-n {router} address add fe80::1/64 dev lan0 nodad"));
+            ip(&format!("-n {router} address add fd00:77::1/64 dev lan0 nodad"));
+            ip(&format!("-n {device} address add fd00:77::2/64 dev eth0 nodad"));
+        }
         self.run("rtr", "sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"]);
         self.run("rtr", "nft", &["add table ip box"]);
         self.run("rtr", "nft", &["add chain ip box out { type nat hook postrouting priority 100; }"]);
@@ -262,6 +267,10 @@ impl Drop for World {
 pub(crate) fn target<'a>(shown: &'a Value, name: &str) -> &'a Value {
     let targets = shown["targets"].as_array().expect("a list");
     targets.iter().find(|target| target["target"] == name).unwrap_or_else(|| panic!("no {name} in {shown}"))
+}
+
+pub(crate) fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
 }
 
 fn ip(arguments: &str) {
