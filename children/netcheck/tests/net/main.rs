@@ -184,28 +184,23 @@ fn a_router_that_answers_no_ping_is_known_by_its_address() {
 fn ipv6_will_do() {
     const TEST: &str = "ipv6_will_do";
     let Some(world) = World::new(TEST) else { return };
-    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+    if !world::has_ipv6() {
         return world::skip(TEST, "this kernel has no IPv6");
     }
-    world.ip("rtr", "address add fe80::1/64 dev lan0 nodad");
-    world.ip("rtr", "address add fd00:77::1/64 dev lan0 nodad");
-    world.ip("dev", "address add fd00:77::2/64 dev eth0 nodad");
     world.ip("dev", "route del default");
     world.ip("dev", "-6 route add default via fe80::1 dev eth0");
     let config = "first_check = \"0s\"\n[lan]\nhosts = [\"fd00:77::1\"]\ninterval = \"1s\"\nrecheck = \"500ms\"\n\
-                  [wan]\nhosts = [\"tcp://[fd00:77::1]:9\", \"fd00:77::99\"]\ntimeout = \"1s\"\ninterval = \"1s\"\n";
+                  [wan]\nhosts = [\"dns://[fd00:77::1]/box.example\", \"fd00:77::99\"]\ntimeout = \"1s\"\ninterval = \"1s\"\n";
     world.check(LANWAN, config);
     let lan = world.until_state(46001, "lan", "up");
     for name in ["gateway fe80::1", "fd00:77::1"] {
         assert!(target(&lan, name)["latency_us"].is_string(), "{lan}");
     }
-    // Nobody listens there.
-    let wan = world.until_state(46001, "wan", "down");
-    assert_eq!(
-        target(&wan, "tcp://[fd00:77::1]:9")["detail"],
-        "no connection: Connection refused (os error 111)",
-        "{wan}"
-    );
+    let dns = "dns://[fd00:77::1]/box.example";
+    let wan = world.until_shown(46001, "wan", "the name server answers", |wan| {
+        wan["state"] == "up" && target(wan, dns)["good"] == true
+    });
+    assert_eq!(target(&wan, "fd00:77::99")["good"], false, "{wan}");
 }
 
 #[test]
