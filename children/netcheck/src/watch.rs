@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use multus_net::netlink::{self, Link, Links, Router};
+use multus_net::router as asked_router;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -13,7 +15,6 @@ use crate::action;
 use crate::config::{Asked, CheckConfig};
 use crate::logic::health::Change;
 use crate::logic::monitor::{Answer, Monitor, Now};
-use crate::netlink::{self, Link, Links, Router};
 use crate::probe;
 
 /// A check that others can look at.
@@ -190,7 +191,7 @@ async fn ask(config: Arc<CheckConfig>) -> AskedNow {
             let patience = config.timeout;
             asking.spawn(async move {
                 let target = format!("gateway {}", router.address);
-                (0, Answer { target, result: probe::ask_router(&router, patience).await })
+                (0, Answer { target, result: asked_router::ask(&router, patience).await })
             });
         }
         Err(reason) => answers.push(Some(Answer { target: "gateway".into(), result: Err(reason) })),
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_carrier_is_lost_and_comes_back_once() {
-        let with = |has_carrier| Some(Link { index: 1, has_carrier });
+        let with = |has_carrier| Some(Link { index: 1, is_up: true, has_carrier });
         let mut carrier = Carrier::default();
         for (link, expected) in [
             (None, None),
