@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use multus_child::{Context, Error, Interval, Voice, Wake};
+use multus_net::serve::port_of;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -56,8 +57,7 @@ async fn work(config: &Config, context: &Context) -> Result<bool, Error> {
     let server = match config.port {
         0 => None,
         port => {
-            let port = u32::from(port) + context.instance();
-            let port = u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))?;
+            let port = port_of(port, context.instance())?;
             let board = Board { tunnel: shared.clone(), restart: ask, version: config.config_version.to_string() };
             Some(tokio::spawn(serve(port, board)))
         }
