@@ -87,22 +87,63 @@ impl World {
         fs::write(self.path("client.conf"), text).expect("own file");
         fs::set_permissions(self.path("client.conf"), fs::Permissions::from_mode(0o600)).expect("own file");
         fs::write(self.path("child.toml"), parameters).expect("own file");
-        let mut command = self.command_in("dev", env!("CARGO_BIN_EXE_multus-ovpn-client"));
-        command.arg("--config").arg(self.path("child.toml"));
+        self.run_child("child", self.command_in("dev", CHILD), "child.toml");
+    }
+
+    /// One more instance beside the one that was started.
+    pub(crate) fn start_other(&self, instance: u32) {
+        let text = fs::read_to_string(self.path("client.conf")).expect("own file");
+        let text = text.replace("dev tun0", &format!("dev tun{instance}"));
+        fs::write(self.path("other.conf"), text).expect("own file");
+        fs::set_permissions(self.path("other.conf"), fs::Permissions::from_mode(0o600)).expect("own file");
+        fs::write(self.path("other.toml"), "tunnel = \"other.conf\"\n").expect("own file");
+        let mut command = self.command_in("dev", CHILD);
+        command.env("MULTUS_INSTANCE", instance.to_string()).env("MULTUS_NAME", format!("ovpn_{instance}"));
+        self.run_child("other", command, "other.toml");
+    }
+
+    /// The usual child on a machine whose clock shows this date. False when this cannot be tried here.
+    pub(crate) fn start_at(&self, date: &str) -> bool {
+        if Command::new("faketime").arg("--version").output().is_err() {
+            multus_nettest::skip(&format!("the clock shows {date}"), "faketime is missing");
+            return false;
+        }
+        self.start("ca", "", "");
+        self.end("child");
+        fs::remove_file(self.path("child")).expect("own file");
+        let mut command = self.command_in("dev", "faketime");
+        command.args(["-m", "--exclude-monotonic", date, CHILD]);
+        self.run_child("child", command, "child.toml");
+        true
+    }
+
+    fn run_child(&self, name: &str, mut command: Command, parameters: &str) {
+        command.arg("--config").arg(self.path(parameters));
         command.env("MULTUSD_RUNTIME_DIR", self.path("run"));
-        self.background("child", &mut command);
+        self.background(name, &mut command);
     }
 
     pub(crate) fn ask(&self, method: &str) -> Value {
+        self.ask_of(0, method)
+    }
+
+    /// An instance.
+    pub(crate) fn ask_of(&self, instance: u16, method: &str) -> Value {
         let service = if method.starts_with("gRPC") { "gRPCmultusOVPNClient" } else { "OpenVpnService" };
-        self.0.ask("dev", 6543, service, method)
+        self.0.ask("dev", 6543 + instance, service, method)
     }
 
     /// Waits until the tunnel fits, and shows it.
     pub(crate) fn until_tunnel(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        self.until_answer(what, || self.ask("GetTunnel"), fits)
+        self.until_tunnel_of(0, what, fits)
+    }
+
+    pub(crate) fn until_tunnel_of(&self, instance: u16, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        self.until_answer(what, || self.ask_of(instance, "GetTunnel"), fits)
     }
 }
+
+const CHILD: &str = env!("CARGO_BIN_EXE_multus-ovpn-client");
 
 impl Drop for World {
     fn drop(&mut self) {
