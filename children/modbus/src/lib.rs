@@ -1,0 +1,30 @@
+//! The lines of the plant as a Modbus server: TCP, and RTU over a serial line with the feature `rtu`.
+//!
+//! ```text
+//! frame (tcp, rtu) -> pdu::decode -> unit: map + plant + watchdog -> answer
+//! ```
+//! [`pdu`], [`frame`], [`map`], [`unit`], [`watchdog`] and [`identity`] are pure; [`plant`] is the process image, [`tcp`] and
+//! `rtu` are the transports. The protocol is our own code: the server of tokio-modbus ends with a panic when function 15 says
+//! fewer bytes than bits, answers no malformed request with an exception, and has no limits; its codec cannot be used without it.
+#![forbid(unsafe_code)]
+
+mod config;
+mod diagnostics;
+mod frame;
+mod identity;
+mod map;
+mod network;
+mod pdu;
+mod plant;
+mod run;
+mod tcp;
+mod unit;
+mod value;
+mod watchdog;
+
+pub use config::Config;
+
+/// `main` of multus-modbus.
+pub fn main() -> std::process::ExitCode {
+    multus_child::run_with_check(&multus_child::about!(), Config::check, run::run)
+}
