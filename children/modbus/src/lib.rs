@@ -4,8 +4,9 @@
 //! frame (tcp, rtu) -> pdu::decode -> unit: map + plant + watchdog -> answer
 //! ```
 //! [`pdu`], [`frame`], [`map`], [`unit`], [`watchdog`] and [`identity`] are pure; [`plant`] is the process image, [`tcp`] and
-//! `rtu` are the transports. The protocol is our own code: the server of tokio-modbus ends with a panic when function 15 says
-//! fewer bytes than bits, answers no malformed request with an exception, and has no limits; its codec cannot be used without it.
+//! `rtu` are the transports. The protocol is our own code: the decoder of tokio-modbus 0.17 panics when function 15 names fewer
+//! bytes than bits, which one frame does, and refuses whatever else is malformed by closing the connection instead of by the
+//! exceptions of the specification; its server has neither limits nor time-outs.
 #![forbid(unsafe_code)]
 
 mod config;

@@ -1,0 +1,7 @@
+//! The server with the real multusd and multus-io on a simulated board: real masters, and connections that are none.
+
+mod connections;
+mod frames;
+mod masters;
+mod plant;
+mod world;
