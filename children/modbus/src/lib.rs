@@ -17,6 +17,8 @@ mod map;
 mod network;
 mod pdu;
 mod plant;
+#[cfg(feature = "rtu")]
+mod rtu;
 mod run;
 mod tcp;
 mod unit;

@@ -76,7 +76,7 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
     let started = Instant::now();
     let watchdog = config.watchdog.enabled.then(|| Watchdog::new(config.watchdog.timeout.duration(), Duration::ZERO));
     let unit = Arc::new(Unit::new(map, plant, identity, config.read_only, watchdog));
-    let mut tasks = JoinSet::new();
+    let mut tasks: JoinSet<String> = JoinSet::new();
     let mut turns = Vec::new();
     if config.tcp.enabled {
         let port = u32::from(config.tcp.port) + context.instance();
@@ -98,10 +98,32 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
         });
         let turn = Arc::new(AtomicU64::new(0));
         turns.push((Arc::clone(&turn), 0));
-        tasks.spawn(tcp::accept(listener, server, turn));
+        tasks.spawn(async move {
+            tcp::accept(listener, server, turn).await;
+            "connections are no longer taken".to_owned()
+        });
+    }
+    #[cfg(feature = "rtu")]
+    if config.rtu.enabled {
+        let line = crate::rtu::open(&config.rtu)?;
+        log::info!("Modbus RTU on {}, {} bit/s, unit {}", config.rtu.device, config.rtu.baud, config.unit);
+        let station = crate::rtu::Station {
+            unit: Arc::clone(&unit),
+            own_id: config.unit,
+            gap: crate::rtu::gap(&config.rtu),
+            counters: Arc::clone(&counters),
+            started,
+        };
+        let turn = Arc::new(AtomicU64::new(0));
+        turns.push((Arc::clone(&turn), 0));
+        tasks.spawn(async move { station.serve(line, turn).await });
     }
     if config.watchdog.enabled {
-        tasks.spawn(guard(Arc::clone(&unit), started));
+        let unit = Arc::clone(&unit);
+        tasks.spawn(async move {
+            guard(unit, started).await;
+            "the watchdog register is no longer watched".to_owned()
+        });
     }
     context.ready();
     let mut ticks = interval(TURN);
@@ -110,8 +132,7 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
         tokio::select! {
             _ = ticks.tick() => {}
             Some(ended) = tasks.join_next() => {
-                ended?;
-                return Err("a part of the server has ended by itself".into());
+                return Err(ended?.into());
             }
         }
         // A beat says that every part has come round since the last one.
