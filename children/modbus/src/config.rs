@@ -420,6 +420,19 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_for_users_are_good_and_the_defaults_are_those_that_are_told() {
+        let text = include_str!("../../../docs/modbus.md");
+        let examples: Vec<Config> = text
+            .split("```toml\n# config/modbus.toml\n")
+            .skip(1)
+            .map(|rest| toml::from_str(rest.split("```").next().unwrap_or_default()).expect("TOML that fits"))
+            .collect();
+        assert_eq!(format!("{:?}", examples[0]), format!("{:?}", Config::default()));
+        examples.iter().for_each(|example| example.check().expect("good"));
+        assert!(examples.len() == 2 && examples[1].map.len() == 6);
+    }
+
+    #[test]
     fn everything_that_is_wrong_is_told() {
         let mut config = Config { read_only: true, ..Config::default() };
         config.tcp.bind = "localhost".into();
