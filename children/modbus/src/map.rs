@@ -102,7 +102,7 @@ impl<T> Cells<T> {
 impl Map {
     /// The map of a configuration; what is wrong with it is added to `wrong`.
     pub(crate) fn new(config: &Config, wrong: &mut Vec<String>) -> Self {
-        let mut builder = Builder::default();
+        let mut builder = Builder { read_only: config.read_only, ..Builder::default() };
         for (index, block) in config.map.iter().enumerate() {
             builder.block(&format!("map[{index}]"), block, wrong);
         }
@@ -239,6 +239,8 @@ enum Cell {
 
 #[derive(Default)]
 struct Builder {
+    /// Nothing is written, whatever the blocks say.
+    read_only: bool,
     map: Map,
     coils: BTreeMap<u16, Bit>,
     inputs: BTreeMap<u16, Bit>,
@@ -275,7 +277,7 @@ impl Builder {
                 Table::Coils => block.writable.unwrap_or(true),
                 Table::HoldingRegisters => block.writable.unwrap_or(false),
                 Table::DiscreteInputs | Table::InputRegisters => false,
-            };
+            } && !self.read_only;
             let words = if matches!(table, Table::Coils | Table::DiscreteInputs) { 1 } else { block.format.words() };
             for (index, name) in block.lines.iter().enumerate() {
                 let line = self.line(name, digital, is_written);

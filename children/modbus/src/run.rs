@@ -174,8 +174,7 @@ fn check_lines(io: &Io, context: &Context, map: &Map, is_original: bool) -> Resu
 
 /// Before the outputs are released: what they begin with.
 fn begin(io: &Io, context: &Context, config: &Config, map: &Map, before: &mut Vec<String>) {
-    let is_written = |line: &&LineUse| line.written && !config.read_only;
-    let now: Vec<&LineUse> = map.lines.iter().filter(is_written).collect();
+    let now: Vec<&LineUse> = map.lines.iter().filter(|line| line.written).collect();
     let dropped = before.iter().filter(|name| !now.iter().any(|line| line.name == **name));
     // A child that reads its configuration anew goes on with what its outputs have.
     let is_start = before.is_empty();

@@ -95,8 +95,6 @@ pub(crate) fn measure(setup: &Setup, report: &mut Report) -> Result<(), Failure>
         if *name == "multus-modbus" {
             report.figure(rate >= RATE_LIMIT, &what, ">= 20 000", text);
             report.figure(summary.p99 <= P99_LIMIT_NS, &format!("{name}: p99"), "<= 1 ms", duration(summary.p99));
-        } else {
-            report.figure(true, &what, "(compared)", text);
         }
         report.times(&section, name, times, None);
     }

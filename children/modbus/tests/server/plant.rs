@@ -148,6 +148,11 @@ fn a_read_only_server_writes_nothing() {
     assert_eq!(master.know(&[15, 0, 0, 0, 8, 1, 0]), [0x8f, 1]);
     assert_eq!(master.know(&[6, 0, 0, 0, 1]), [0x86, 1]);
     assert_eq!(master.know(&READ_BACK), [3, 16, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
+    drop(device);
+    // It needs no outputs of its own.
+    let map = "read_only = true\n[[map]]\ntables = [\"coils\"]\nlines = [\"DO1\"]\n";
+    let device = Device::with_hardware(map, "", &hardware().replace(", owner = \"modbus\"", ""));
+    assert_eq!(device.connect().know(&[1, 0, 0, 0, 1]), [1, 1, 0]);
 }
 
 #[test]

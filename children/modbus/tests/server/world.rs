@@ -100,6 +100,20 @@ impl Device {
         self.tell(&Request::Reload);
     }
 
+    /// The server with further keys in its file, as another process.
+    pub(crate) fn rerun(&self, keys: &str) {
+        let before = self.child("modbus").pid;
+        let file = self.dirs.child_file("modbus");
+        let text = fs::read_to_string(&file).expect("own file") + keys;
+        fs::write(file, text).expect("own file");
+        self.tell(&Request::Reload);
+        self.tell(&Request::Restart { name: "modbus".into() });
+        self.until("another process", |device| {
+            let child = device.child("modbus");
+            child.state == "running" && child.pid != before
+        });
+    }
+
     /// Other parameters, and has them read.
     pub(crate) fn reconfigure(&self, more: &str, tcp: &str) {
         fs::write(self.dirs.parameter_file("modbus"), parameters(self.port, more, tcp)).expect("own file");
