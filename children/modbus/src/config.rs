@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use multus_child::{Error, Interval};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::identity::{Identity, LONGEST_TEXT};
 use crate::map::Map;
@@ -67,7 +67,7 @@ pub struct Tcp {
 }
 
 /// See [`Tcp`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForeignUnits {
     /// Exception 0B, as from a gateway whose device does not answer.
@@ -99,7 +99,7 @@ pub struct Rtu {
 }
 
 /// See [`Rtu`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Parity {
     Even,
@@ -137,7 +137,7 @@ pub struct Block {
 }
 
 /// Where something stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Table {
     /// Bits, functions 1, 5 and 15.
@@ -151,7 +151,7 @@ pub enum Table {
 }
 
 /// What of a line is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shows {
     /// Its value.
@@ -429,7 +429,8 @@ mod tests {
             .collect();
         assert_eq!(format!("{:?}", examples[0]), format!("{:?}", Config::default()));
         examples.iter().for_each(|example| example.check().expect("good"));
-        assert!(examples.len() == 2 && examples[1].map.len() == 6);
+        assert_eq!(examples[1].map, original());
+        assert!(examples.len() == 3 && examples[2].map.len() == 6);
     }
 
     #[test]

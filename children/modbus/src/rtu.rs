@@ -133,8 +133,8 @@ const SHORTEST: usize = 4;
 const LONGEST: usize = 1 + pdu::LONGEST + 2;
 /// From turn to turn while nothing comes.
 const TURN: Duration = Duration::from_millis(50);
-/// 256 characters at 300 bit/s take 9.4 s.
-const LONGEST_SENDING: Duration = Duration::from_secs(15);
+/// The system takes a whole answer at once and sends it at the pace of the line.
+const LONGEST_SENDING: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

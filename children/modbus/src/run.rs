@@ -147,6 +147,9 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
         if defined.is_some() && defined != layout {
             layout = defined;
             check_lines(io, context, &unit.map, is_original)?;
+            // Lines that were defined anew are at their beginning.
+            before.clear();
+            begin(io, context, config, &unit.map, before);
         }
         match context.wait(Duration::ZERO) {
             Wake::Elapsed => {}
