@@ -43,7 +43,7 @@
 //!   +20          last change, CLOCK_MONOTONIC ns
 //!   +21          last good reading or writing, CLOCK_MONOTONIC ns
 //!   +22          changes so far
-//!   +23          of an output: sequence of the last request that was carried out
+//!   +23          of an output: sequence of the last request of the owner's process that was carried out; 0: none
 //!
 //! request page
 //! 0            magic "MULTUSRQ"
@@ -209,7 +209,7 @@ pub struct Live {
     pub good: MonoNs,
     /// How often the value changed.
     pub changes: u64,
-    /// Of an output: sequence of the last request that was carried out.
+    /// Of an output: sequence of the last request of the owner's process that was carried out; 0: none.
     pub done: u64,
 }
 

@@ -77,6 +77,15 @@ pub struct Line {
 #[derive(Debug)]
 pub struct Output(Line);
 
+/// A value that was asked for, to see later whether it got there.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    shared: Arc<Shared>,
+    layout: u64,
+    number: usize,
+    sequence: u64,
+}
+
 /// What a line holds, as of one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reading {
@@ -312,18 +321,27 @@ impl Output {
         self.request(value.into()).map(|_| ())
     }
 
+    /// As [`Self::set`], for those who want to see whether the value gets there and cannot wait as
+    /// [`Self::set_and_wait`] does.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn ask(&self, value: impl Into<f64>) -> Result<Asked, NotSet> {
+        self.request(value.into())
+    }
+
     /// As [`Self::set`], and waits until the value is at the output, at most for `time`. `false`: not in time. A forced
     /// output does not get there before it is released.
     ///
     /// # Errors
     /// As [`Self::set`].
     pub fn set_and_wait(&self, value: impl Into<f64>, time: Duration) -> Result<bool, NotSet> {
-        let (number, sequence) = self.request(value.into())?;
+        let asked = self.request(value.into())?;
         let end = MonoNs::now().after(time);
         let image = self.0.shared.image();
         loop {
             let seen = image.changes();
-            if image.live(number).is_some_and(|live| live.done == sequence && live.flags & (BAD | FORCED) == 0) {
+            if asked.is_done() {
                 return Ok(true);
             }
             if MonoNs::now() >= end {
@@ -333,7 +351,7 @@ impl Output {
         }
     }
 
-    fn request(&self, value: f64) -> Result<(usize, u64), NotSet> {
+    fn request(&self, value: f64) -> Result<Asked, NotSet> {
         let refused = |reason| NotSet { line: self.0.name(), reason };
         let shared = &self.0.shared;
         let Some(requests) = &shared.requests else { return Err(refused(NotSetReason::NoRequestPage)) };
@@ -345,7 +363,19 @@ impl Output {
         // What the lock guards is whole at any time.
         let page = requests.lock().unwrap_or_else(PoisonError::into_inner);
         let requester = Requester::new(page.words()).map_err(|_| refused(NotSetReason::NoRequestPage))?;
-        Ok((number, requester.ask(layout, number, value, MonoNs::now())))
+        let sequence = requester.ask(layout, number, value, MonoNs::now());
+        Ok(Asked { shared: Arc::clone(shared), layout, number, sequence })
+    }
+}
+
+impl Asked {
+    /// Whether the value, or one that was asked for after it, is at the output. `false` while the output is forced or cannot
+    /// be written.
+    pub fn is_done(&self) -> bool {
+        let image = self.shared.image();
+        let is_later = |done: u64| done != 0 && done.wrapping_sub(self.sequence) < u64::MAX / 2;
+        image.layout() == Some(self.layout)
+            && image.live(self.number).is_some_and(|live| is_later(live.done) && live.flags & (BAD | FORCED) == 0)
     }
 }
 
@@ -420,6 +450,12 @@ mod tests {
         assert_eq!(lamp.set_and_wait(false, Duration::from_millis(2)), Ok(false), "nobody carries it out");
         writer.set(0, &Live { done: 3, ..Live::default() });
         assert_eq!(lamp.set_and_wait(false, Duration::ZERO), Ok(true));
+        let (asked, later) = (lamp.ask(true).unwrap(), lamp.ask(false).unwrap());
+        assert!(!asked.is_done(), "the third was carried out, this is the fourth");
+        writer.set(0, &Live { done: 5, ..Live::default() });
+        assert!(asked.is_done() && later.is_done(), "the fifth came after it");
+        writer.set(0, &Live { done: 5, flags: FORCED, ..Live::default() });
+        assert!(!later.is_done(), "forced");
         let nobody = Io::none();
         assert!(nobody.output("DO1").is_none() && !nobody.is_fresh() && nobody.wait_change(7, Duration::ZERO) == 0);
     }

@@ -158,7 +158,7 @@ impl Scan {
             let is_native = matches!(line.source, LineSource::Gpio(_));
             let debounce_ns = if is_native && debounces { 0 } else { multus_ipc::time::duration_ns(line.debounce) };
             let before = parts.image.reader().live(i).unwrap_or_default();
-            let live = Live { flags: before.flags & !(FORCED | REQUESTED | RETAINED) | BAD, ..before };
+            let live = Live { flags: before.flags & !(FORCED | REQUESTED | RETAINED) | BAD, done: 0, ..before };
             Line {
                 definition,
                 live,
@@ -289,9 +289,10 @@ impl Scan {
         let Some(pages) = &mut self.parts.pages else { return };
         while let Ok(Arrival { owner: number, page }) = pages.arrivals.pop() {
             let Some(owner) = self.owners.get_mut(number) else { continue };
-            // Its requests die with the page.
+            // Its requests die with the page. What was done is forgotten as well: the next process counts from 1 again.
             for line in self.lines.iter_mut().filter(|line| line.owner == Some(number)) {
                 (line.request, line.request_sequence, line.request_bits) = (None, 0, 0);
+                line.live.done = 0;
             }
             (owner.swept, *owner.refused) = (0, [0; LINES]);
             if let Some(old) = std::mem::replace(&mut owner.page, page) {

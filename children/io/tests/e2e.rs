@@ -306,6 +306,7 @@ fn requests_of_owners_reach_their_outputs_and_die_with_their_page() {
     rig.until("safe", |rig| rig.level(25) == Some(true) && rig.live("DO1").flags == 0);
     assert_eq!(rig.live("DO2").flags, 0, "retained, but nothing was asked for");
     assert_eq!(output(&again, "DO1").set_and_wait(true, PATIENCE), Ok(true));
+    assert_eq!(rig.level(25), Some(false), "what the process before it had done is forgotten");
     rig.introduce("modbus", 0, None);
     rig.until("safe again", |rig| rig.level(25) == Some(true));
 }

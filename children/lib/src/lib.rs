@@ -57,6 +57,7 @@ mod cli;
 mod config;
 mod context;
 mod interval;
+pub mod lines;
 mod logging;
 pub mod parameter;
 mod schedule;

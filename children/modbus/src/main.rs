@@ -1,0 +1,6 @@
+//! Serves inputs and outputs to Modbus masters; see `multus_modbus`.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    multus_modbus::main()
+}

@@ -1,0 +1,210 @@
+//! Starts what is served, and turns the loop that beats.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use multus_child::lines::{self, UnfitReason};
+use multus_child::{Context, Error, Wake};
+use multus_ipc::io_child::Io;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::config::{Config, Valid};
+use crate::diagnostics::{Counters, News};
+use crate::map::{LineUse, Map};
+use crate::plant::Image;
+use crate::tcp::{self, Server};
+use crate::unit::Unit;
+use crate::watchdog::Watchdog;
+
+pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
+    let io = Io::from_env();
+    if !io.is_there() {
+        log::warn!("there is no process image: every line is answered by exception 04; run it under multusd");
+    }
+    wait_for_lines(&io, context);
+    // Outputs that masters could write before the configuration was read anew.
+    let mut before: Vec<String> = Vec::new();
+    loop {
+        // One thread for everything.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let is_to_go_on = runtime.block_on(work(&config, &io, context, &mut before))?;
+        // With it end all connections.
+        runtime.shutdown_background();
+        if !is_to_go_on {
+            return Ok(());
+        }
+        match context.load::<Config>().map_err(Error::from).and_then(|new| new.check().map(|()| new)) {
+            Ok(new) => {
+                log::info!("configuration read again: {}", context.config_source());
+                config = new;
+            }
+            Err(error) => {
+                error.to_string().lines().for_each(|line| log::error!("{line}"));
+                log::error!("the configuration has errors, going on with the previous one");
+            }
+        }
+    }
+}
+
+/// multus-io defines the lines when it starts for the first time. Without `after = ["io"]` that may be a moment later.
+fn wait_for_lines(io: &Io, context: &Context) {
+    let end = Instant::now() + PATIENCE;
+    while io.is_there() && lines::layout(io).is_none() && Instant::now() < end && !context.stop_requested() {
+        io.wait_change(io.changes(), LOOK);
+    }
+    if io.is_there() && lines::layout(io).is_none() {
+        log::warn!("multus-io has not defined any line yet: every line is answered by exception 04 until then");
+    }
+}
+
+/// Works until it is asked to end (`false`), or to read its configuration again (`true`).
+async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<String>) -> Result<bool, Error> {
+    let Valid { map, is_original, bind, allow, identity } = config.valid()?;
+    let mut layout = lines::layout(io);
+    check_lines(io, context, &map, is_original)?;
+    let counters = Arc::new(Counters::default());
+    let news = match config.diagnostics.enabled {
+        true => Some(News::follow(&config.diagnostics.children)?),
+        false => None,
+    };
+    begin(io, context, config, &map, before);
+    let plant = Image::new(io, context.name(), &map.lines, Arc::clone(&counters), news);
+    let started = Instant::now();
+    let watchdog = config.watchdog.enabled.then(|| Watchdog::new(config.watchdog.timeout.duration(), Duration::ZERO));
+    let unit = Arc::new(Unit::new(map, plant, identity, config.read_only, watchdog));
+    let mut tasks: JoinSet<String> = JoinSet::new();
+    let mut turns = Vec::new();
+    if config.tcp.enabled {
+        let port = u32::from(config.tcp.port) + context.instance();
+        let port = u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))?;
+        let address = SocketAddr::from((bind, port));
+        let listener =
+            TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        log::info!("Modbus TCP on {address}, unit {}", config.unit);
+        let server = Arc::new(Server {
+            unit: Arc::clone(&unit),
+            own_id: config.unit,
+            foreign_units: config.tcp.foreign_units,
+            allow,
+            max_connections: config.tcp.max_connections.into(),
+            idle_timeout: config.tcp.idle_timeout.duration(),
+            write_timeout: config.tcp.write_timeout.duration(),
+            counters: Arc::clone(&counters),
+            started,
+        });
+        let turn = Arc::new(AtomicU64::new(0));
+        turns.push((Arc::clone(&turn), 0));
+        tasks.spawn(async move {
+            tcp::accept(listener, server, turn).await;
+            "connections are no longer taken".to_owned()
+        });
+    }
+    #[cfg(feature = "rtu")]
+    if config.rtu.enabled {
+        let line = crate::rtu::open(&config.rtu)?;
+        log::info!("Modbus RTU on {}, {} bit/s, unit {}", config.rtu.device, config.rtu.baud, config.unit);
+        let station = crate::rtu::Station {
+            unit: Arc::clone(&unit),
+            own_id: config.unit,
+            gap: crate::rtu::gap(&config.rtu),
+            counters: Arc::clone(&counters),
+            started,
+        };
+        let turn = Arc::new(AtomicU64::new(0));
+        turns.push((Arc::clone(&turn), 0));
+        tasks.spawn(async move { station.serve(line, turn).await });
+    }
+    if config.watchdog.enabled {
+        let unit = Arc::clone(&unit);
+        tasks.spawn(async move {
+            guard(unit, started).await;
+            "the watchdog register is no longer watched".to_owned()
+        });
+    }
+    context.ready();
+    let mut ticks = interval(TURN);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Some(ended) = tasks.join_next() => {
+                return Err(ended?.into());
+            }
+        }
+        // A beat says that every part has come round since the last one.
+        let are_alive = turns.iter_mut().all(|(turn, seen)| {
+            let now = turn.load(Ordering::Relaxed);
+            std::mem::replace(seen, now) != now
+        });
+        if are_alive {
+            context.beat();
+        }
+        let defined = lines::layout(io);
+        if defined.is_some() && defined != layout {
+            layout = defined;
+            check_lines(io, context, &unit.map, is_original)?;
+            // Lines that were defined anew are at their beginning.
+            before.clear();
+            begin(io, context, config, &unit.map, before);
+        }
+        match context.wait(Duration::ZERO) {
+            Wake::Elapsed => {}
+            Wake::Reload => return Ok(true),
+            Wake::Stop => return Ok(false),
+        }
+    }
+}
+
+/// Lines that are not what the map wants are an error; of the map of the original, lines that a box does not have are left
+/// out, as are outputs of others.
+fn check_lines(io: &Io, context: &Context, map: &Map, is_original: bool) -> Result<(), Error> {
+    let unfit = lines::unfit(io, context.name(), map.wanted()).unwrap_or_default();
+    let mut wrong = Vec::new();
+    for unfit in unfit {
+        let is_left_out = matches!(unfit.reason, UnfitReason::Missing | UnfitReason::Owned { .. });
+        if is_original && is_left_out {
+            log::warn!("{unfit}; its addresses are answered by exception 02");
+        } else {
+            wrong.push(unfit.to_string());
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// Before the outputs are released: what they begin with.
+fn begin(io: &Io, context: &Context, config: &Config, map: &Map, before: &mut Vec<String>) {
+    let now: Vec<&LineUse> = map.lines.iter().filter(|line| line.written).collect();
+    let dropped = before.iter().filter(|name| !now.iter().any(|line| line.name == **name));
+    // A child that reads its configuration anew goes on with what its outputs have.
+    let is_start = before.is_empty();
+    let fresh = now.iter().filter(|_| is_start && !config.restore).map(|line| &line.name);
+    for name in dropped.chain(fresh) {
+        if let Err(error) = lines::Point::new(io, name).ask_safe() {
+            log::debug!("{}: the safe value cannot be asked for: {error}", context.name());
+        }
+    }
+    *before = now.iter().map(|line| line.name.clone()).collect();
+}
+
+/// Makes the outputs safe when the master is lost.
+async fn guard(unit: Arc<Unit<Image>>, started: Instant) {
+    loop {
+        if unit.turn_watchdog(started.elapsed()) {
+            log::warn!("the watchdog register is not written any more: outputs are set to their safe values");
+            unit.plant.make_safe(unit.map.lines.iter().enumerate().filter(|(_, line)| line.guarded));
+        }
+        let due = unit.watchdog_due().map(|due| due.saturating_sub(started.elapsed()));
+        sleep(due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK)).await;
+    }
+}
+
+/// From beat to beat; longer than the turns of the parts.
+const TURN: Duration = Duration::from_millis(200);
+/// How long lines are waited for at the start.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// From look to look while something is waited for.
+const LOOK: Duration = Duration::from_millis(50);

@@ -1,0 +1,226 @@
+//! Modbus TCP: who may connect, how many, how long, and their requests one after the other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use multus_ipc::io_child::Asked;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
+
+use crate::config::ForeignUnits;
+use crate::diagnostics::Counters;
+use crate::frame::{self, Frame, Next};
+use crate::network::Network;
+use crate::pdu::{EXCEPTION, Exception, refuse};
+use crate::plant::Image;
+use crate::unit::{Handled, Unit};
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) unit: Arc<Unit<Image>>,
+    pub(crate) own_id: u8,
+    pub(crate) foreign_units: ForeignUnits,
+    pub(crate) allow: Vec<Network>,
+    pub(crate) max_connections: u64,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) counters: Arc<Counters>,
+    /// The beginning of time for the unit.
+    pub(crate) started: std::time::Instant,
+}
+
+/// Takes connections for ever. `turns` rises as long as this goes on.
+pub(crate) async fn accept(listener: TcpListener, server: Arc<Server>, turns: Arc<AtomicU64>) {
+    let mut ticks = interval(TURN);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refusals = Told::default();
+    let mut failures = Told::default();
+    loop {
+        turns.fetch_add(1, Ordering::Relaxed);
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = ticks.tick() => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => match server.refusal(peer) {
+                None => {
+                    let place = Place::take(&server.counters);
+                    let server = Arc::clone(&server);
+                    tokio::spawn(async move {
+                        let end = server.serve(stream).await;
+                        log::debug!("{peer}: {end:?}");
+                        drop(place);
+                    });
+                }
+                Some(reason) => {
+                    // Dropping the stream closes it.
+                    server.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    refusals.tell(|more| log::warn!("connection of {peer} is refused: {reason}{more}"));
+                }
+            },
+            // Of one connection that is gone already, or of all: no file descriptor is left. The latter takes its time.
+            Err(error) => {
+                failures.tell(|more| log::error!("connections cannot be taken: {error}; tried again{more}"));
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    Closed,
+    Idle,
+    NotRead,
+    Foreign,
+    Broken,
+}
+
+impl Server {
+    fn refusal(&self, peer: SocketAddr) -> Option<&'static str> {
+        if !self.allow.is_empty() && !self.allow.iter().any(|network| network.contains(peer.ip())) {
+            return Some("not in tcp.allow");
+        }
+        let open = self.counters.connections.load(Ordering::Relaxed);
+        (open >= self.max_connections).then_some("as many as tcp.max_connections are open")
+    }
+
+    async fn serve(&self, mut stream: TcpStream) -> End {
+        // An answer is small and awaited; that it goes without delay is no question of right or wrong.
+        let _ = stream.set_nodelay(true);
+        let mut bytes = [0; ROOM];
+        let mut filled = 0;
+        let mut out = Vec::with_capacity(frame::LONGEST);
+        let mut last_request = Instant::now();
+        loop {
+            match timeout_at(last_request + self.idle_timeout, stream.read(&mut bytes[filled..])).await {
+                Err(_) => return End::Idle,
+                Ok(Err(_)) => return End::Broken,
+                Ok(Ok(0)) => return End::Closed,
+                Ok(Ok(count)) => filled += count,
+            }
+            let mut used = 0;
+            let is_foreign = loop {
+                match frame::next(&bytes[used..filled]) {
+                    Next::Frame { frame, length } => {
+                        last_request = Instant::now();
+                        self.answer(&frame, &mut out).await;
+                        used += length;
+                    }
+                    Next::Incomplete => break false,
+                    Next::Foreign => break true,
+                }
+            };
+            bytes.copy_within(used..filled, 0);
+            filled -= used;
+            if !out.is_empty() {
+                match timeout(self.write_timeout, stream.write_all(&out)).await {
+                    Err(_) => return End::NotRead,
+                    Ok(Err(_)) => return End::Broken,
+                    Ok(Ok(())) => out.clear(),
+                }
+            }
+            if is_foreign {
+                return End::Foreign;
+            }
+        }
+    }
+
+    async fn answer(&self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        // 0 and 255 mean the server itself ("MODBUS Messaging on TCP/IP", section 4.4.2.1).
+        let is_own = [self.own_id, 0, 255].contains(&frame.unit);
+        if !is_own && self.foreign_units == ForeignUnits::Silence {
+            return;
+        }
+        let begin = out.len() + frame::HEADER;
+        if !is_own {
+            frame::answer(frame, out, |out| refuse(frame.pdu, Exception::NoTarget, out));
+        } else {
+            let mut handled = Handled::Answered;
+            frame::answer(frame, out, |out| handled = self.unit.handle(frame.pdu, self.started.elapsed(), out));
+            if let Handled::Asked(asked) = handled {
+                out.truncate(begin - frame::HEADER);
+                let is_done = done(&asked).await;
+                frame::answer(frame, out, |out| self.unit.finish(frame.pdu, is_done, out));
+            }
+        }
+        self.counters.count(out[begin]);
+    }
+}
+
+impl Counters {
+    /// An answer that begins with this function code.
+    pub(crate) fn count(&self, function: u8) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if function & EXCEPTION != 0 {
+            self.exceptions.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether all values got to their outputs, soon.
+pub(crate) async fn done(asked: &[Asked]) -> bool {
+    let end = Instant::now() + CONFIRM;
+    loop {
+        if asked.iter().all(Asked::is_done) {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// One of the connections, until it is dropped.
+struct Place(Arc<Counters>);
+
+impl Place {
+    fn take(counters: &Arc<Counters>) -> Self {
+        counters.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Something that may happen a thousand times a second and is told every ten.
+#[derive(Default)]
+struct Told {
+    last: Option<Instant>,
+    more: u64,
+}
+
+impl Told {
+    fn tell(&mut self, tell: impl FnOnce(&str)) {
+        if self.last.is_some_and(|last| last.elapsed() < QUIET) {
+            self.more += 1;
+            return;
+        }
+        let more = if self.more > 0 { format!(" ({} more since the last time)", self.more) } else { String::new() };
+        tell(&more);
+        *self = Self { last: Some(Instant::now()), more: 0 };
+    }
+}
+
+/// Room for requests of one connection that wait; several longest ones.
+const ROOM: usize = 4 * frame::LONGEST;
+/// From turn to turn of the loop that takes connections.
+const TURN: Duration = Duration::from_millis(50);
+/// After connections could not be taken.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Scans of multus-io are at most a second apart, and usually a millisecond.
+const CONFIRM: Duration = Duration::from_millis(1500);
+/// From look to look whether a value is at its output.
+const LOOK: Duration = Duration::from_millis(1);
+/// Between two lines of the log about the same.
+const QUIET: Duration = Duration::from_secs(10);
