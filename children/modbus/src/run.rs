@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use multus_child::lines::{self, UnfitReason};
-use multus_child::{Context, Error, Wake};
+use multus_child::{Context, Error, Voice, Wake};
 use multus_ipc::io_child::Io;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -120,12 +120,14 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
     }
     if config.watchdog.enabled {
         let unit = Arc::clone(&unit);
+        let voice = context.voice();
         tasks.spawn(async move {
-            guard(unit, started).await;
+            guard(unit, started, voice).await;
             "the watchdog register is no longer watched".to_owned()
         });
     }
     context.ready();
+    let (voice, mut connected) = (context.voice(), None);
     let mut ticks = interval(TURN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -142,6 +144,11 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
         });
         if are_alive {
             context.beat();
+        }
+        let [connections, ..] = counters.counted();
+        let state = (connections, unit.is_lost() == Some(true));
+        if connected.replace(state) != Some(state) {
+            voice.status(&format!("{connections} connected{}", if state.1 { ", the master is lost" } else { "" }));
         }
         let defined = lines::layout(io);
         if defined.is_some() && defined != layout {
@@ -191,10 +198,18 @@ fn begin(io: &Io, context: &Context, config: &Config, map: &Map, before: &mut Ve
 }
 
 /// Makes the outputs safe when the master is lost.
-async fn guard(unit: Arc<Unit<Image>>, started: Instant) {
+async fn guard(unit: Arc<Unit<Image>>, started: Instant, voice: Voice) {
+    let mut was_lost = false;
     loop {
-        if unit.turn_watchdog(started.elapsed()) {
-            log::warn!("the watchdog register is not written any more: outputs are set to their safe values");
+        let is_new = unit.turn_watchdog(started.elapsed());
+        let is_lost = unit.is_lost() == Some(true);
+        if std::mem::replace(&mut was_lost, is_lost) && !is_lost {
+            voice.notice("the watchdog register is written again: outputs can be written");
+        }
+        if is_new {
+            let text = "the watchdog register is not written any more: outputs are set to their safe values";
+            log::warn!("{text}");
+            voice.notice(text);
             unit.plant.make_safe(unit.map.lines.iter().enumerate().filter(|(_, line)| line.guarded));
         }
         let due = unit.watchdog_due().map(|due| due.saturating_sub(started.elapsed()));
