@@ -71,7 +71,7 @@ impl Backends {
         match kind {
             Kind::NetworkManager => network_manager::apply(plan).await,
             Kind::Networkd => networkd::apply(plan, index).await,
-            Kind::Dhcpcd => dhcpcd::apply(plan).await,
+            Kind::Dhcpcd => dhcpcd::apply(plan),
             Kind::Rtnetlink => self.rtnetlink.apply(plan, index).await,
         }
     }
@@ -99,7 +99,7 @@ impl Backends {
                 network_manager::undo(profile.as_deref(), active.as_deref()).await
             }
             Snapshot::Networkd { file } => networkd::undo(file.as_deref(), &plan.interface).await,
-            Snapshot::Dhcpcd { block } => dhcpcd::undo(block.as_deref(), &plan.interface).await,
+            Snapshot::Dhcpcd { block } => dhcpcd::undo(block.as_deref()),
             Snapshot::Rtnetlink { boot, addresses, routes, resolv } => {
                 let is_known = *boot == now.boot;
                 self.rtnetlink.undo(is_known.then_some((addresses, routes)), resolv.as_deref(), plan, index)

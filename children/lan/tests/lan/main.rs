@@ -305,3 +305,39 @@ except ConnectionRefusedError: sys.exit(0)
 except OSError: pass
 sys.exit(1)
 ";
+
+#[test]
+fn dhcpcd_sets_up_what_its_block_says() {
+    let Some(world) = World::with("dhcpcd_sets_up_what_its_block_says", &[("dhcpcd", "--version")]) else { return };
+    world.serve_dhcp(&["--dhcp-range=192.168.77.50,192.168.77.59,2m"]);
+    let others = "# somebody's own\nhostname\nnodev\nallowinterfaces eth0\nnoipv6rs\nnohook resolv.conf\n";
+    fs::write(world.etc("dhcpcd.conf"), others).expect("own file");
+    world.background("dhcpcd", world.in_device("dhcpcd").args(["--nobackground"]));
+    world.until("dhcpcd has an address", || {
+        world.set().0.first().is_some_and(|address| address.starts_with("192.168.77.5"))
+    });
+    let (by_dhcp, _) = world.set();
+    // Found by itself: it runs.
+    let plan = GOOD.replace("backend = \"rtnetlink\"\n", "");
+    world.configure(&plan);
+    world.start();
+    let lan = world.until_state("confirmed");
+    assert_eq!(lan["backend"], "dhcpcd", "{lan}");
+    assert_eq!(world.set(), (vec!["192.168.77.9/24".into()], "192.168.77.1".into()));
+    let block = "# BEGIN multus-lan: changes up to END are lost\ninterface eth0\nstatic ip_address=192.168.77.9/24\n\
+        static routers=192.168.77.1\nstatic domain_name_servers=192.168.77.1\n# END multus-lan\n";
+    let written = || fs::read_to_string(world.etc("dhcpcd.conf")).expect("there");
+    assert_eq!(written(), format!("{others}{block}"));
+    // A wrong one is taken back; the former block is there again.
+    world.configure(&BAD.replace("backend = \"rtnetlink\"\n", ""));
+    multus_nettest::signal("-HUP", world.pid("lan"));
+    world.until("the wrong address is set", || world.set().0 == ["192.168.99.9/24"]);
+    world.until_state("rejected");
+    assert_eq!(written(), format!("{others}{block}"));
+    world.until("the old address is back", || world.set() == (vec!["192.168.77.9/24".into()], "192.168.77.1".into()));
+    world.stop("lan");
+    let (is_done, text) = world.order("--undo");
+    assert!(is_done, "{text}");
+    assert_eq!(written(), others);
+    world.until("DHCP gives the address again", || world.set().0 == by_dhcp);
+}
