@@ -418,6 +418,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_configuration_is_that_of_the_defaults() {
+        let text = include_str!("../../../docs/network.md");
+        let begin = text.find("interface = \"\"            # empty: nothing").expect("the example");
+        let example = &text[begin..begin + text[begin..].find("```").expect("its end")];
+        let config: Config = toml::from_str(example).expect("good");
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
     fn a_fixed_address_is_understood() {
         let plan = parsed(FIXED).expect("good").plan.expect("a plan");
         assert_eq!(
