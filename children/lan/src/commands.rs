@@ -69,7 +69,7 @@ fn ask(
 
 /// As if this program had never been there.
 fn undo(_: Config) -> Result<String, Error> {
-    let name = std::env::var("MULTUS_NAME").unwrap_or_else(|_| "lan".into());
+    let name = std::env::var("MULTUS_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").into());
     let store = Store::open(&name)?;
     let mut journal = store.load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -19,11 +19,13 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// For this process alone, as long as it is there. `name` is that of the child.
+    /// For this process alone, as long as it is there. `name` is that of the child; by hand, when nobody has given it one, that
+    /// is the usual one.
     ///
     /// # Errors
     /// Somebody else works with it, or the folder cannot be written.
     pub(crate) fn open(name: &str) -> Result<Self, Error> {
+        let name = if name == env!("CARGO_PKG_NAME") { USUAL } else { name };
         Self::open_in(&Dirs::resolve(&DirFlags::default()).state, name)
     }
 
@@ -70,6 +72,9 @@ impl Store {
         files::replace(&self.file, &format!("{text}\n"), 0o600)
     }
 }
+
+/// What the documentation calls this child.
+const USUAL: &str = "lan";
 
 #[cfg(test)]
 mod tests {

@@ -96,7 +96,7 @@ impl Backends {
     ) -> Result<(), String> {
         match snapshot {
             Snapshot::NetworkManager { profile, active } => {
-                network_manager::undo(profile.as_deref(), active.as_deref()).await
+                network_manager::undo(profile.as_deref(), active.as_deref(), &plan.interface).await
             }
             Snapshot::Networkd { file } => networkd::undo(file.as_deref(), &plan.interface).await,
             Snapshot::Dhcpcd { block } => dhcpcd::undo(block.as_deref()),

@@ -56,7 +56,7 @@ async fn state() -> Result<String, String> {
     Ok(state.trim().to_owned())
 }
 
-pub(super) async fn undo(profile: Option<&str>, active: Option<&str>) -> Result<(), String> {
+pub(super) async fn undo(profile: Option<&str>, active: Option<&str>, interface: &str) -> Result<(), String> {
     let path = Path::new(FILE);
     if files::read(path)?.as_deref() == profile && profile.is_none() {
         return Ok(());
@@ -67,8 +67,14 @@ pub(super) async fn undo(profile: Option<&str>, active: Option<&str>) -> Result<
         run("nmcli", &["--wait", "0", "connection", "up", "uuid", PROFILE_UUID]).await?;
     } else {
         run("nmcli", &["connection", "reload"]).await?;
-        if let Some(active) = active {
-            run("nmcli", &["--wait", "0", "connection", "up", "uuid", active]).await?;
+        let back = match active {
+            Some(active) => run("nmcli", &["--wait", "0", "connection", "up", "uuid", active]).await,
+            None => Ok(String::new()),
+        };
+        if let Err(error) = back {
+            // One that NetworkManager had made by itself may be gone; it makes another.
+            log::warn!("the former profile is not there any more ({error}); NetworkManager is to find one");
+            run("nmcli", &["--wait", "0", "device", "connect", interface]).await?;
         }
     }
     log::info!("the profile {PROFILE} of NetworkManager is as before");
