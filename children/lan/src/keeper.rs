@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use multus_child::Interval;
+use multus_child::{Interval, Voice};
 use multus_net::address::{addresses, default_routes, forget_neighbour, switch_on};
 use multus_net::netlink::{Link, Links, Router};
 use multus_net::router;
@@ -38,6 +38,7 @@ pub(crate) struct Keeper {
     backends: Backends,
     nat: Table,
     shared: Shared,
+    voice: Voice,
     links: watch::Receiver<Links>,
     wanted: watch::Receiver<Wanted>,
     confirmations: mpsc::Receiver<Confirmation>,
@@ -57,6 +58,7 @@ impl Keeper {
         store: Store,
         journal: Journal,
         shared: Shared,
+        voice: Voice,
         links: watch::Receiver<Links>,
         wanted: watch::Receiver<Wanted>,
         confirmations: mpsc::Receiver<Confirmation>,
@@ -67,6 +69,7 @@ impl Keeper {
             backends: Backends::default(),
             nat: Table::default(),
             shared,
+            voice,
             links,
             wanted,
             confirmations,
@@ -230,7 +233,7 @@ impl Keeper {
             Duration::ZERO => "it stands at once".to_owned(),
             within => format!("taken back in {} unless it is confirmed", Interval::from(within)),
         };
-        log::info!("{} is set up anew by {}; {limit}", plan.interface, kind.word());
+        self.tell(log::Level::Info, &format!("{} is set up anew by {}; {limit}", plan.interface, kind.word()));
         None
     }
 
@@ -360,7 +363,7 @@ impl Keeper {
         if !self.is_applied {
             self.ensured = None;
         }
-        log::info!("the change stands: confirmed by {by}");
+        self.tell(log::Level::Info, &format!("the change stands: confirmed by {by}"));
         Ok(())
     }
 
@@ -395,12 +398,11 @@ impl Keeper {
                 shown.last_error = reason.to_string();
             }
         }
-        match reason {
-            Reason::Superseded => log::info!("the change was taken back: {reason}"),
-            _ => log::error!(
-                "the change was taken back: {reason}. It is not tried again until the configuration is another"
-            ),
-        }
+        let (level, more) = match reason {
+            Reason::Superseded => (log::Level::Info, ""),
+            _ => (log::Level::Error, ". It is not tried again until the configuration is another"),
+        };
+        self.tell(level, &format!("the change was taken back: {reason}{more}"));
         None
     }
 
@@ -436,11 +438,18 @@ impl Keeper {
         }
         if self.told != detail {
             self.told = detail.to_owned();
+            self.voice.status(&format!("{}: {detail}", state.word()));
             match state {
                 State::Rejected => log::warn!("{detail}"),
                 _ => log::info!("{}: {detail}", state.word()),
             }
         }
+    }
+
+    /// Into the log and the record of events.
+    fn tell(&self, level: log::Level, text: &str) {
+        log::log!(level, "{text}");
+        self.voice.notice(text);
     }
 
     fn fail(&mut self, error: &str) {
@@ -450,7 +459,8 @@ impl Keeper {
         }
         if self.told != error {
             self.told = error.to_owned();
-            log::error!("{error}");
+            self.voice.status(error);
+            self.tell(log::Level::Error, error);
         }
     }
 }

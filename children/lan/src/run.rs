@@ -28,7 +28,7 @@ async fn work(mut config: Valid, store: Store, context: &Context) -> Result<(), 
     let (wanted_sender, wanted) = watch::channel((config.plan.clone(), config.trial));
     let (confirm, confirmations) = mpsc::channel(4);
     let follower = tokio::task::spawn_local(follow(links_sender));
-    let keeper = Keeper::new(store, journal, shared.clone(), links, wanted, confirmations);
+    let keeper = Keeper::new(store, journal, shared.clone(), context.voice(), links, wanted, confirmations);
     let mut keeper = tokio::task::spawn_local(keeper.run());
     let mut server = listen(&config, &shared, &confirm, context)?;
     context.ready();
