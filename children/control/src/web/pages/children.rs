@@ -1,5 +1,9 @@
 //! The list of all children, and one page for each.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
 use super::render::context;
 use multus_contract::api::event::Event;
 use multus_contract::api::status::ChildStatus;
@@ -13,6 +17,24 @@ use super::past::Range;
 use super::{Answer, View, encoded};
 use crate::service::configuration::Document;
 use crate::service::{Advice, Caller, Error, EventQuery, Order};
+
+/// Lists as they were rendered last: of one status there is one list for all who may do the same, however many look.
+#[derive(Debug, Default)]
+pub(super) struct Lists(Mutex<HashMap<Which, (Instant, minijinja::Value)>>);
+
+/// Which children are shown, and whether they may be ordered and enabled.
+type Which = (usize, bool, bool);
+
+impl Lists {
+    fn get(&self, which: Which, taken: Instant, render: impl FnOnce() -> minijinja::Value) -> minijinja::Value {
+        // Whoever comes meanwhile waits for it instead of doing the same.
+        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match lists.get(&which) {
+            Some((of, list)) if *of == taken => list.clone(),
+            _ => lists.entry(which).insert_entry((taken, render())).get().1.clone(),
+        }
+    }
+}
 
 /// A child as it is shown.
 #[derive(Debug, Serialize)]
@@ -78,8 +100,9 @@ pub(super) struct Output {
 impl View<'_> {
     /// The start page.
     pub(super) fn services(&self) -> Answer {
-        let mut children = self.service().children(self.caller(), None)?;
-        children.sort_by_key(look::rank);
+        let snapshot = self.service().status(self.caller())?;
+        let mut children: Vec<&ChildStatus> = snapshot.status.children.iter().collect();
+        children.sort_by_key(|child| look::rank(child));
         let all = children.len();
         let (words, show) = (self.query("q").trim().to_lowercase(), self.query("show"));
         let number = |fits: &dyn Fn(&ChildStatus) -> bool| children.iter().filter(|child| fits(child)).count();
@@ -89,8 +112,7 @@ impl View<'_> {
             ("running", "running", number(&|child| child.state == "running")),
             ("off", "off", number(&ChildStatus::is_off)),
         ];
-        let shows = shows.map(|(value, name, count)| context! { value, name, count, current => show == value });
-        let fits = |child: &&ChildStatus| {
+        let fits = |child: &ChildStatus| {
             let text = format!("{} {} {}", child.name, child.description, child.state).to_lowercase();
             let wanted = match show {
                 "problems" => is_problem(child),
@@ -100,11 +122,23 @@ impl View<'_> {
             };
             wanted && words.split_whitespace().all(|word| text.contains(word))
         };
-        let rows: Vec<Row> = children.iter().filter(fits).map(|child| self.row(child)).collect();
-        let context = context! {
-            rows, all, shows, show, q => self.query("q"),
-            may_order => self.may(Caller::OPERATOR), may_enable => self.may(Caller::ADMIN),
+        let (may_order, may_enable) = (self.may(Caller::OPERATOR), self.may(Caller::ADMIN));
+        let list = || {
+            let rows: Vec<Row> = children.iter().filter(|child| fits(child)).map(|child| self.row(child)).collect();
+            let notes = super::frame::notes(&snapshot.status.daemon);
+            let context = context! { rows, all, notes, may_order, may_enable };
+            minijinja::Value::from_safe_string(self.pages().templates.render("services-list.html", context))
         };
+        let shown = shows.iter().position(|(value, ..)| *value == show).filter(|_| words.is_empty());
+        let list = match shown {
+            Some(shown) => self.pages().lists.get((shown, may_order, may_enable), snapshot.taken, list),
+            None => list(),
+        };
+        let shows = shows.map(|(value, name, count)| context! { value, name, count, current => show == value });
+        let context = minijinja::value::merge_maps([
+            context! { shows, show, q => self.query("q") },
+            minijinja::Value::from(BTreeMap::from([("list", list)])),
+        ]);
         Ok(self.page("services.html", "Services", context))
     }
 

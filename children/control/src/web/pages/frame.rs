@@ -171,7 +171,7 @@ pub(super) fn verdict(status: &Status, io: Option<&IoStatus>) -> (Mark, bool) {
 }
 
 /// What the daemon says, after a reset of the machine that nobody wanted.
-fn notes(daemon: &DaemonStatus) -> Vec<String> {
+pub(super) fn notes(daemon: &DaemonStatus) -> Vec<String> {
     let reset = daemon.last_reset.as_ref().filter(|last| !last.is_ordinary());
     let reset = reset.map(|last| format!("last reset of the machine: {}", last.line()));
     reset.into_iter().chain(daemon.notes.iter().cloned()).collect()

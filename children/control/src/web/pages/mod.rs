@@ -29,6 +29,7 @@ use super::request::{Method, Request};
 use super::response::Response;
 use crate::auth::{Refusal, Session, Visitor};
 use crate::service::{Caller, Error, Service};
+use children::Lists;
 use past::Past;
 use render::{Templates, context};
 
@@ -37,6 +38,7 @@ use render::{Templates, context};
 pub struct Pages {
     templates: Templates,
     past: std::sync::Arc<Past>,
+    lists: Lists,
 }
 
 /// Somebody asks for a page.
@@ -63,7 +65,7 @@ impl Pages {
     /// # Errors
     /// The system gives no thread.
     pub fn new(service: &Service) -> std::io::Result<Self> {
-        Ok(Self { templates: Templates::new(), past: Past::start(service)? })
+        Ok(Self { templates: Templates::new(), past: Past::start(service)?, lists: Lists::default() })
     }
 
     /// Keeps what the next process goes on with.

@@ -242,8 +242,8 @@ fn follow(past: &Weak<Past>, service: &Service) {
 
 const RANGES: [Range; 3] = [Range::Minute, Range::Hour, Range::Day];
 const DAY: u64 = 86_400;
-/// From look to look: often enough to see most silences, a small part of a percent of a processor.
-const PAUSE: Duration = Duration::from_millis(250);
+/// From look to look: once in the shortest step; a silence between two looks shows by the longest gap that has grown.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Also at the end in good order. Rare enough for a runtime directory on an SD card, where there is one.
 const KEEP: Duration = Duration::from_secs(300);
 /// A thousand children take less.

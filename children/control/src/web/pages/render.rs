@@ -40,7 +40,7 @@ macro_rules! templates {
 }
 
 const ALL: &[(&str, &str)] = templates! {
-    "layout.html" "parts.html" "problem.html" "log-in.html" "set-up.html" "services.html" "child.html" "documents.html" "document-head.html"
+    "layout.html" "parts.html" "problem.html" "log-in.html" "set-up.html" "services.html" "services-list.html" "child.html" "documents.html" "document-head.html"
     "form.html" "text.html" "review.html" "versions.html" "faults.html" "fault.html" "logs.html" "log.html" "events.html"
     "io.html" "line.html" "io-history.html" "users.html" "tokens.html" "account.html" "system.html"
 };
