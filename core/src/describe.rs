@@ -185,7 +185,9 @@ pub fn event(record: &EventRecord, slot_name: impl Fn(usize) -> Option<String>) 
         EventKind::RequestsRefused => {
             format!("{a} requests for outputs were refused; the log of multus-io tells whose and why")
         }
-        EventKind::Reduced
+        EventKind::Notice if a > 0 => format!("{} ({a} notices before it were left out)", record.text),
+        EventKind::Notice
+        | EventKind::Reduced
         | EventKind::LastReset
         | EventKind::WatchdogWithheld
         | EventKind::WatchdogPetted

@@ -90,6 +90,19 @@ void multus_beat(multus_t *multus);
 void multus_ready(multus_t *multus);
 
 /*
+ * How the process is, in a line of at most 192 bytes of UTF-8, until something else is said: shown with its state. NULL says
+ * nothing. May wait for another thread that is speaking.
+ */
+void multus_status(multus_t *multus, const char *text);
+
+/*
+ * Something that happened and belongs into the record of events, at most 192 bytes of UTF-8. Meant for what changes now and
+ * then: multusd takes ten at once, then one every ten seconds. It listens twice a second; a process that ends sooner takes
+ * its last notice with it.
+ */
+void multus_notice(multus_t *multus, const char *text);
+
+/*
  * The checkpoint of this name that the configuration has for the main loop, a number from 0 on; -1 where it has none, and
  * without supervision.
  */

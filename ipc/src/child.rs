@@ -15,8 +15,8 @@ use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use crate::checkpoint::Checkpoint;
@@ -43,6 +43,8 @@ pub struct Heartbeat {
 struct Shared {
     map: Mapping,
     lanes: AtomicUsize,
+    /// Held by whoever says something: not while beating.
+    voice: Mutex<()>,
 }
 
 impl Heartbeat {
@@ -74,7 +76,10 @@ impl Heartbeat {
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let map = Mapping::writable(fd.as_fd())?;
         PageWriter::new(map.words()).map_err(|refused| io::Error::new(io::ErrorKind::InvalidData, refused))?;
-        Ok(Self { page: Some(Arc::new(Shared { map, lanes: AtomicUsize::new(1) })), not_sync: PhantomData })
+        Ok(Self {
+            page: Some(Arc::new(Shared { map, lanes: AtomicUsize::new(1), voice: Mutex::default() })),
+            not_sync: PhantomData,
+        })
     }
 
     /// A heartbeat that does nothing.
@@ -128,6 +133,11 @@ impl Heartbeat {
         }
     }
 
+    /// What says things in words; any thread may have it.
+    pub fn voice(&self) -> Voice {
+        Voice { page: self.page.clone() }
+    }
+
     /// Opens a further lane: one more thread under supervision, from now on, with its own deadline (`None`: that of
     /// the child). The name, at most 32 bytes, is what a fault will say.
     ///
@@ -159,6 +169,35 @@ impl Shared {
         let now = MonoNs::now();
         self.writer().checkpoints().pass(checkpoint, now);
         self.lane(lane).trace_checkpoint(checkpoint, now);
+    }
+}
+
+/// How a child says in words what concerns those who look after the machine. Does nothing in a process that is not supervised.
+///
+/// multusd listens twice a second. A process that ends sooner takes what it said last with it; what explains an end belongs
+/// into its log.
+#[derive(Clone, Debug)]
+pub struct Voice {
+    page: Option<Arc<Shared>>,
+}
+
+impl Voice {
+    /// How the child is, in a line of at most 192 bytes, until something else is said: shown with its state.
+    pub fn status(&self, text: &str) {
+        self.say(|writer| writer.status(text));
+    }
+
+    /// Something that happened and belongs into the record of events, at most 192 bytes. Meant for what changes now and then:
+    /// multusd takes ten at once, then one every ten seconds, and tells how many it left out.
+    pub fn notice(&self, text: &str) {
+        self.say(|writer| writer.notice(text));
+    }
+
+    fn say(&self, what: impl FnOnce(crate::voice::Writer<'_>)) {
+        if let Some(page) = &self.page {
+            let _one_at_a_time = page.voice.lock().unwrap_or_else(PoisonError::into_inner);
+            what(page.writer().voice());
+        }
     }
 }
 
@@ -223,6 +262,7 @@ mod tests {
         let heartbeat = Heartbeat::inert();
         heartbeat.beat();
         heartbeat.ready();
+        heartbeat.voice().notice("nobody hears it");
         heartbeat.lane("x", None).unwrap().beat();
         assert!(!heartbeat.is_supervised());
         assert_eq!(heartbeat.deadline(), None);
@@ -243,6 +283,22 @@ mod tests {
         assert!(reader.is_ready() && reader.has_left(1));
         let _rest: Vec<Lane> = (2..LANES).map(|_| heartbeat.lane("more", None).unwrap()).collect();
         assert!(heartbeat.lane("one too many", None).is_err());
+    }
+
+    #[test]
+    fn every_thread_may_speak() {
+        let fd = page();
+        let map = Mapping::read_only(fd.as_fd()).unwrap();
+        let said = Reader::new(map.words()).voice();
+        let voice = Heartbeat::from_fd(fd).unwrap().voice();
+        voice.status("connected");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..100).for_each(|_| voice.notice("again")));
+            }
+        });
+        assert_eq!(said.status().unwrap().to_string(), "connected");
+        assert_eq!((said.made(), said.notice(400).unwrap().to_string().as_str()), (400, "again"));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! 5..8                    reserved, 0
 //! 8          64..72       1 = ready                                                       child
 //! 9          72..80       number of lanes in use, 1..=16 (0 counts as 1)                  child
-//! 10..128                 reserved, 0
+//! 10..128                 what it says in words, see `voice`                                 child
 //! 128 + 16 l              lane l:                                                         the thread that owns it
 //!   +0                      sequence: raised by one for each beat, after the time
 //!   +1                      time of the last beat, CLOCK_MONOTONIC ns
@@ -38,6 +38,7 @@ use crate::page::{Kind, Refused};
 use crate::sync::{AtomicU64, Ordering};
 use crate::text::Text;
 use crate::trace::{self, Mark};
+use crate::voice;
 
 /// Identity and version of the layout above.
 pub const KIND: Kind = Kind::new(b"MULTUSHB", 1);
@@ -55,6 +56,7 @@ const LANE_COUNT: usize = 3;
 const DEADLINE: usize = 4;
 const READY: usize = 8;
 const LANES_IN_USE: usize = 9;
+const VOICE: usize = 10;
 const FIRST_LANE: usize = 128;
 const LANE_WORDS: usize = 16;
 const SEQUENCE: usize = 0;
@@ -71,6 +73,7 @@ pub const CHECKPOINTS: usize = HISTOGRAMS + LANES * BUCKETS;
 pub const TRACES: usize = CHECKPOINTS + checkpoint::WORDS;
 
 const _: () = assert!(HISTOGRAMS == 384 && CHECKPOINTS == 4096 && TRACES == 4608 && WORDS == 9728);
+const _: () = assert!(VOICE + voice::WORDS == FIRST_LANE);
 const _: () = assert!((WATCHED_WORDS * 8).is_multiple_of(4096) && BYTES == 76 * 1024);
 
 /// The words of a new page; everything that is not listed here is zero.
@@ -163,6 +166,16 @@ impl<'a> Reader<'a> {
         self.page[HISTOGRAMS + lane * BUCKETS + bucket].load(Ordering::Relaxed)
     }
 
+    /// The n-th process of its instance, as its page says.
+    pub fn generation(&self) -> u64 {
+        self.page[GENERATION].load(Ordering::Relaxed)
+    }
+
+    /// What it says in words.
+    pub fn voice(&self) -> voice::Reader<'a> {
+        voice::Reader::new(&self.page[VOICE..FIRST_LANE])
+    }
+
     /// The checkpoints, as the child passed them.
     pub fn checkpoints(&self) -> checkpoint::Reader<'a> {
         checkpoint::Reader::new(&self.page[CHECKPOINTS..TRACES])
@@ -209,6 +222,11 @@ impl<'a> PageWriter<'a> {
     /// The n-th process of its instance; what the core wrote.
     pub fn generation(&self) -> u64 {
         self.page[GENERATION].load(Ordering::Relaxed)
+    }
+
+    /// What the child says in words. The caller sees to it that there is one writer at a time.
+    pub fn voice(&self) -> voice::Writer<'a> {
+        voice::Writer::new(&self.page[VOICE..FIRST_LANE])
     }
 
     /// The deadline of lane 0 in ns as configured; 0 for none.

@@ -33,6 +33,7 @@ pub mod sync;
 pub mod text;
 pub mod time;
 pub mod trace;
+pub mod voice;
 pub mod words;
 
 #[cfg(not(loom))]

@@ -185,6 +185,8 @@ words! {
         Escalated = 51 "escalated",
         /// The machine was reset too often; it is not for now.
         LoopGuard = 52 "loop-guard",
+        /// What a child tells of itself or of what it looks after.
+        Notice = 53 "notice",
     }
 }
 

@@ -30,7 +30,15 @@
   }
 
   const lost = $("#lost");
-  let since = 0, busy = false, again = false, due = 0, pause = 1000;
+  let since = 0, busy = false, again = false, due = 0, pause = 1000, touched = Date.now();
+  // A page that nobody has touched for two minutes shows what happens at once, and new measurements less often.
+  const untouched = () => Date.now() - touched > 130_000;
+  for (const what of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) {
+    addEventListener(what, () => {
+      if (untouched()) due = 0;
+      touched = Date.now();
+    }, { capture: true, passive: true });
+  }
   function trouble(why) {
     since ||= Date.now();
     root.classList.toggle("stale", Boolean(why));
@@ -61,7 +69,7 @@
     } finally {
       // A slow line or a large page is not asked for more often than it can bear.
       pause = Math.max(1000, 12 * (performance.now() - start));
-      due = Date.now() + pause;
+      due = Date.now() + (untouched() ? Math.max(pause, 30_000) : pause);
       busy = false;
       if (again) soon();
     }
@@ -74,17 +82,16 @@
     const idle = !$("[data-guard], #text");
     let stream, lines = 0;
     const open = () => {
-      stream = new EventSource("/api/v1/stream" + ($("#io") ? "?io=true" : ""));
-      stream.addEventListener("status", tick);
-      stream.addEventListener("unreachable", tick);
+      stream = new EventSource("/api/v1/stream?status=false" + ($("#io") ? "&io=true" : ""));
       stream.addEventListener("event", soon);
+      // The page finds out what is wrong.
+      stream.addEventListener("error", soon);
       // Lines may change without end: a little later, not the later the more.
       stream.addEventListener("io", () => lines ||= setTimeout(() => { lines = 0; refresh(); }, Math.max(100, pause / 4)));
       stream.addEventListener("end", () => { stream.close(); refresh(); });
     };
     open();
-    // Also when no stream comes through: a proxy may hold it back.
-    setInterval(() => { if (Date.now() >= due + 2000) tick(); }, 500);
+    setInterval(tick, 250);
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return void stream.close();
       open();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use multus_ipc::child::{Heartbeat, Lane};
+use multus_ipc::child::{Heartbeat, Lane, Voice};
 
 use crate::config::{ConfigError, Source};
 use crate::signals::{Requests, Wake};
@@ -52,6 +52,11 @@ impl Context {
     /// Says that set-up is done. [`run`](crate::run) does it after [`start`](crate::Child::start).
     pub fn ready(&self) {
         self.heartbeat.ready();
+    }
+
+    /// What tells how this child is, and what happened; for any thread.
+    pub fn voice(&self) -> Voice {
+        self.heartbeat.voice()
     }
 
     /// A heartbeat for one more thread of this child; see [`Heartbeat::lane`].

@@ -73,7 +73,7 @@ use serde::de::DeserializeOwned;
 pub use config::{ConfigError, Problem};
 pub use context::Context;
 pub use interval::Interval;
-pub use multus_ipc::child::Lane;
+pub use multus_ipc::child::{Lane, Voice};
 pub use parameter::{ConfigVersion, TextFile};
 pub use signals::Wake;
 

@@ -50,7 +50,9 @@ pub(crate) fn main<C: Config>(
 /// Checks until it is asked to end (`false`), or to read its configuration again (`true`).
 async fn work(config: ProgramConfig, context: &Context) -> Result<bool, Error> {
     let clock = Clock::start();
-    let checks: Vec<Watched> = config.checks.into_iter().map(|check| Watched::new(check, config.first_check)).collect();
+    let checks: Vec<Watched> =
+        config.checks.into_iter().map(|check| Watched::new(check, config.first_check, context.voice())).collect();
+    let checks = Arc::new(checks);
     let (sender, links) = watch::channel(netlink::links().unwrap_or_default());
     let mut tasks = JoinSet::new();
     tasks.spawn(follow(sender));
@@ -61,18 +63,25 @@ async fn work(config: ProgramConfig, context: &Context) -> Result<bool, Error> {
     if config.port != 0 {
         let port = u32::from(config.port) + context.instance();
         let port = u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))?;
-        tasks.spawn(serve(port, Board { checks: Arc::new(checks), version: config.version }));
+        tasks.spawn(serve(port, Board { checks: Arc::clone(&checks), version: config.version }));
     }
     context.ready();
-    turn(context, &mut tasks).await
+    turn(context, &checks, &mut tasks).await
 }
 
 /// Beats until there is a reason to end. The loop that serves all checks gives the beat: when that stands still, so does the
 /// beat.
-async fn turn(context: &Context, tasks: &mut JoinSet<()>) -> Result<bool, Error> {
+async fn turn(context: &Context, checks: &[Watched], tasks: &mut JoinSet<()>) -> Result<bool, Error> {
     let mut turns = interval(TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (voice, mut said) = (context.voice(), String::new());
     loop {
+        let status: Vec<String> = checks.iter().filter(|check| check.config.enabled).map(Watched::status).collect();
+        let status = status.join(", ");
+        if status != said {
+            voice.status(&status);
+            said = status;
+        }
         tokio::select! {
             _ = turns.tick() => {}
             Some(ended) = tasks.join_next() => {

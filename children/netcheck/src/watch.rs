@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use multus_child::Voice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::action;
 use crate::config::{Asked, CheckConfig};
-use crate::logic::health::Change;
+use crate::logic::health::{Change, State};
 use crate::logic::monitor::{Answer, Monitor, Now};
 use crate::netlink::{self, Link, Links, Router};
 use crate::probe;
@@ -21,6 +22,7 @@ use crate::probe;
 pub(crate) struct Watched {
     pub(crate) config: Arc<CheckConfig>,
     state: Arc<Mutex<Shown>>,
+    voice: Voice,
 }
 
 #[derive(Debug)]
@@ -46,9 +48,9 @@ impl Clock {
 }
 
 impl Watched {
-    pub(crate) fn new(config: CheckConfig, first: Duration) -> Self {
+    pub(crate) fn new(config: CheckConfig, first: Duration, voice: Voice) -> Self {
         let shown = Shown { monitor: Monitor::new(config.policy, first), interface: config.interface.clone() };
-        Self { config: Arc::new(config), state: Arc::new(Mutex::new(shown)) }
+        Self { config: Arc::new(config), state: Arc::new(Mutex::new(shown)), voice }
     }
 
     pub(crate) fn shown(&self) -> MutexGuard<'_, Shown> {
@@ -118,16 +120,28 @@ impl Watched {
         }
     }
 
-    /// Into the log, in one form for all: `lan is down: ...`, `lan is up`.
+    /// In a word or two: `lan is down`.
+    pub(crate) fn status(&self) -> String {
+        let word = match self.shown().monitor.state() {
+            State::Unknown => "not checked yet",
+            State::Up { .. } => "up",
+            State::Down { .. } => "down",
+        };
+        format!("{} is {word}", self.config.name)
+    }
+
+    /// Into the log and the record of events, in one form for all: `lan is down: ...`, `lan is up`.
     fn tell(&self, change: Option<Change>, shown: &Shown) {
         let (name, detail) = (self.config.name, shown.monitor.detail());
-        match change {
-            Some(Change::CameUp) if detail.is_empty() => log::info!("{name} is up"),
-            Some(Change::CameUp) => log::info!("{name} is up, although: {detail}"),
-            Some(Change::WentDown) => log::warn!("{name} is down: {detail}"),
-            None if !detail.is_empty() => log::debug!("{name}: {detail}"),
-            None => {}
-        }
+        let (level, text) = match change {
+            Some(Change::CameUp) if detail.is_empty() => (log::Level::Info, format!("{name} is up")),
+            Some(Change::CameUp) => (log::Level::Info, format!("{name} is up, although: {detail}")),
+            Some(Change::WentDown) => (log::Level::Warn, format!("{name} is down: {detail}")),
+            None if detail.is_empty() => return,
+            None => return log::debug!("{name}: {detail}"),
+        };
+        log::log!(level, "{text}");
+        self.voice.notice(&text);
     }
 }
 

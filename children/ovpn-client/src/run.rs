@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use multus_child::{Context, Error, Interval, Wake};
+use multus_child::{Context, Error, Interval, Voice, Wake};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -97,6 +97,7 @@ async fn turn(
     let mut turns = interval(TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let silence = config.silence.duration();
+    let voice = context.voice();
     let (mut heard, mut questioned) = (Instant::now(), Instant::now());
     loop {
         tokio::select! {
@@ -104,7 +105,7 @@ async fn turn(
             line = lines.next_line() => match line {
                 Ok(Some(line)) => {
                     heard = Instant::now();
-                    tell(shared, parse(&line));
+                    tell(shared, parse(&line), &voice);
                 }
                 // It ends: its exit code tells more.
                 _ => return Err(exited(openvpn, shared).await),
@@ -141,16 +142,24 @@ async fn exited(openvpn: &mut OpenVpn, shared: &Shared) -> Error {
     format!("openvpn ended with {status}; the last that it told: {detail:?}").into()
 }
 
-fn tell(shared: &Shared, notice: Notice) {
+fn tell(shared: &Shared, notice: Notice, voice: &Voice) {
     let mut tunnel = shared.lock();
     if !tunnel.take(notice, unix()) {
         return;
     }
     let (word, detail) = (tunnel.state.word(), &tunnel.detail);
-    match word {
-        "connected" => log::info!("tunnel connected: address {}, server {}", tunnel.address, tunnel.server),
-        "starting" | "connecting" => log::info!("tunnel {word}"),
-        _ => log::warn!("tunnel {word}: {detail}"),
+    let (level, text) = match word {
+        "connected" => {
+            (log::Level::Info, format!("tunnel connected: address {}, server {}", tunnel.address, tunnel.server))
+        }
+        "starting" | "connecting" => (log::Level::Info, format!("tunnel {word}")),
+        _ => (log::Level::Warn, format!("tunnel {word}: {detail}")),
+    };
+    log::log!(level, "{text}");
+    voice.status(&text);
+    // On the way to a state there is nothing to remember.
+    if !matches!(word, "starting" | "connecting") {
+        voice.notice(&text);
     }
 }
 

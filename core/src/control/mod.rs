@@ -2,6 +2,7 @@
 //! does not notice.
 
 mod clients;
+mod ear;
 mod lines;
 mod oversight;
 mod requests;
@@ -43,6 +44,7 @@ use crate::wake::Wake;
 use crate::watch::{Ask, Helper, Reply, Request};
 use crate::{adapters, advise, describe, evidence, logroom};
 use clients::{Client, Input, MAX_CLIENTS};
+use ear::{Ear, Said};
 pub use lines::Lines;
 use lines::Operator;
 use oversight::Oversight;
@@ -123,6 +125,8 @@ const SIGNALS: Token = Token(1);
 const WAKE: Token = Token(2);
 const FIRST_CLIENT: usize = 3;
 const IDLE: Duration = Duration::from_millis(500);
+/// How often children are listened to, at most.
+const LISTEN_EVERY: Duration = Duration::from_millis(100);
 /// A full ring is tried again after this long.
 const RING_PAUSE: Duration = Duration::from_millis(1);
 /// Events that are sent to one client in one turn.
@@ -205,6 +209,8 @@ struct Control {
     clients: BTreeMap<usize, Client>,
     next_client: usize,
     texts: rtrb::Consumer<adapters::Text>,
+    ear: Ear,
+    listened_at: MonoNs,
     pending: BTreeMap<u64, (u64, String)>,
     commands: BTreeMap<u64, Pending>,
     next_id: u64,
@@ -266,6 +272,8 @@ pub fn run(parts: Parts) -> io::Result<()> {
         end: parts.end,
         clients: BTreeMap::new(),
         next_client: FIRST_CLIENT,
+        ear: Ear::default(),
+        listened_at: MonoNs(0),
         pending: BTreeMap::new(),
         commands: BTreeMap::new(),
         next_id: 1,
@@ -320,6 +328,7 @@ impl Control {
         let now = MonoNs::now();
         self.read_temperature(now);
         self.read_requests(now);
+        self.listen(now);
         self.oversee(now);
         self.reboot_if_due(now);
         let tokens: Vec<usize> = self.clients.keys().copied().collect();
@@ -395,6 +404,22 @@ impl Control {
             // The command runs when everything is stopped; see `daemon`.
             let _ = self.reboot.set(self.roster.config.daemon.reboot.command.clone());
             self.shut_down();
+        }
+    }
+
+    /// Hears what children say in words.
+    fn listen(&mut self, now: MonoNs) {
+        if now < self.listened_at.after(LISTEN_EVERY) {
+            return;
+        }
+        self.listened_at = now;
+        let slots: Vec<usize> = self.roster.instances.values().map(|instance| instance.slot).collect();
+        for slot in slots {
+            let (roster, rings) = (&mut self.roster, &mut self.rings);
+            self.ear.listen(slot, heartbeat::Reader::new(self.table.page(slot)), now, &mut |said| match said {
+                Said::Status(text) => roster.say(slot, text),
+                Said::Notice { text, left_out } => rings.ask(Ask::Notice { slot, text, left_out }),
+            });
         }
     }
 

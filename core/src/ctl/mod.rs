@@ -71,8 +71,10 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Logs { name, follow, lines } => logs::logs(context, &name, lines, follow),
         Command::Advise { name, json } => advise::advise(context, &name, json),
         Command::Fault { name, number } => fault::fault(context, &name, number),
-        Command::Beat => beat::say(beat::Word::Beat),
-        Command::Ready => beat::say(beat::Word::Ready),
+        Command::Beat => beat::say(&beat::Word::Beat),
+        Command::Ready => beat::say(&beat::Word::Ready),
+        Command::Say { text } => beat::say(&beat::Word::Say(text)),
+        Command::Notice { text } => beat::say(&beat::Word::Notice(text)),
         Command::Check { json } => check::run(&context.config_dir(), json),
         Command::Reload { json } => children::reload(context, json),
         Command::Reboot { ahead, cancel } => reboot::reboot(context, ahead, cancel),
@@ -226,6 +228,10 @@ enum Command {
     Beat,
     /// In a script that multusd runs: set-up is done
     Ready,
+    /// In a script that multusd runs: how it is, in a line that is shown with its state
+    Say { text: String },
+    /// In a script that multusd runs: something that happened, for the record of events
+    Notice { text: String },
     /// Show inputs and outputs, and set, hold and test them
     Io {
         #[command(subcommand)]

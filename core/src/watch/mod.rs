@@ -84,6 +84,8 @@ pub enum Ask {
     Critical { slot: usize, recovery_ns: u64 },
     /// Something of the daemon is worth telling.
     Tell { kind: EventKind, arg: u64, text: Text<24> },
+    /// The child in a slot tells something; so many notices of it were left out before.
+    Notice { slot: usize, text: Text<24>, left_out: u64 },
     /// Stop everything and end.
     Shutdown,
 }
@@ -490,6 +492,10 @@ impl Watch {
                 }
                 Ask::Tell { kind, arg, text } => {
                     world.record_saying(kind, arg, text);
+                    Ok(())
+                }
+                Ask::Notice { slot, text, left_out } => {
+                    world.record_notice(slot, self.supervisor.child(slot), text, left_out);
                     Ok(())
                 }
                 Ask::Shutdown => {

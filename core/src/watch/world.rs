@@ -452,6 +452,23 @@ impl Real {
         self.recorded = true;
     }
 
+    /// What a child tells.
+    pub(super) fn record_notice(&mut self, slot: usize, child: Option<&Child>, text: Text<24>, left_out: u64) {
+        let (Some(view), Some(child)) = (self.slots.get(slot), child) else { return };
+        self.events.push(&EventRecord {
+            mono: MonoNs::now().0,
+            unix: unix_ns(),
+            name: view.name,
+            instance: view.instance,
+            generation: child.generation(),
+            pid: child.pid(),
+            args: [left_out, 0, 0, 0],
+            text,
+            ..EventRecord::new(EventKind::Notice)
+        });
+        self.recorded = true;
+    }
+
     /// What an event is about: the name of the lane when it is a further one, or two checkpoints.
     fn about(&self, slot: usize, child: &Child, kind: EventKind, args: [u64; 4]) -> Text<8> {
         let page = self.page(slot);

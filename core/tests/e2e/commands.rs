@@ -9,7 +9,24 @@ use multus_contract::api::command::Request;
 use multus_contract::api::status::Status;
 use nix::sys::signal::Signal;
 
-use crate::world::{NOBODY, World, is_alive, needs_root, program, run, send, shell};
+use crate::world::{NOBODY, Spec, World, is_alive, needs_root, program, run, send, shell};
+
+#[test]
+fn a_script_tells_how_it_is_and_what_happened() {
+    let ctl = env!("CARGO_BIN_EXE_multusctl");
+    let script = format!(
+        "ctl={ctl}; $ctl ready; $ctl say 'three barrels'; $ctl notice 'first one
+empty'; $ctl notice second; while :; do $ctl beat; sleep 0.1; done"
+    );
+    let world = World::with(&[("pump", Spec::of(&["/bin/sh", "-c", &script]).deadline("20s"))]);
+    let first = world.event("pump", "notice");
+    assert_eq!((first.detail.as_str(), first.pid), ("first one empty", world.of("pump").pid));
+    world.until("it is told", |world| world.of("pump").text.as_deref() == Some("three barrels"));
+    world.until("the other one, too", |world| {
+        world.ctl(&["events", "pump", "--json"]).out.lines().any(|line| line.contains("\"detail\":\"second\""))
+    });
+    assert!(world.ctl(&["status", "pump"]).out.contains("three barrels"));
+}
 
 #[test]
 fn start_stop_and_restart_do_what_they_say_and_exit_with_0() {

@@ -102,6 +102,30 @@ pub extern "C" fn multus_ready(multus: Option<&Multus>) {
     }
 }
 
+/// `void multus_status(multus_t *multus, const char *text)`
+///
+/// # Safety
+/// As [`multus_lane_open`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn multus_status(multus: Option<&Multus>, text: *const c_char) {
+    if let Some(multus) = multus {
+        // SAFETY: this function asks of its caller what that one asks.
+        multus.heartbeat.voice().status(&unsafe { copied(text) });
+    }
+}
+
+/// `void multus_notice(multus_t *multus, const char *text)`
+///
+/// # Safety
+/// As [`multus_lane_open`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn multus_notice(multus: Option<&Multus>, text: *const c_char) {
+    if let Some(multus) = multus {
+        // SAFETY: this function asks of its caller what that one asks.
+        multus.heartbeat.voice().notice(&unsafe { copied(text) });
+    }
+}
+
 /// `int multus_checkpoint(multus_t *multus, const char *name)`
 ///
 /// # Safety

@@ -13,6 +13,8 @@ static const char *(*const error_)(const multus_t *) = multus_error;
 static uint64_t (*const deadline_ns)(const multus_t *) = multus_deadline_ns;
 static void (*const beat)(multus_t *) = multus_beat;
 static void (*const ready)(multus_t *) = multus_ready;
+static void (*const status)(multus_t *, const char *) = multus_status;
+static void (*const notice)(multus_t *, const char *) = multus_notice;
 static int (*const checkpoint)(multus_t *, const char *) = multus_checkpoint;
 static void (*const pass)(multus_t *, int) = multus_pass;
 static multus_lane_t *(*const lane_open)(multus_t *, const char *, uint64_t) = multus_lane_open;
@@ -50,6 +52,8 @@ static void null_does_nothing(void)
     CHECK(deadline_ns(NULL) == 0);
     beat(NULL);
     ready(NULL);
+    status(NULL, "well");
+    notice(NULL, "nobody hears it");
     CHECK(lane_open(NULL, "x", 0) == NULL);
     lane_beat(NULL);
     CHECK(checkpoint(NULL, "begin") == -1);
@@ -146,6 +150,10 @@ static void supervised(multus_t *multus)
     beat(multus);
     beat(multus);
     lane_beat(lanes[1]);
+    status(multus, "well");
+    notice(multus, "first");
+    notice(multus, "second");
+    notice(multus, NULL);
     pass_checkpoints(multus, lanes[1]);
     lane_close(lanes[1]);
     close_(multus);
@@ -164,6 +172,8 @@ static void not_supervised(multus_t *multus)
     CHECK(lane_checkpoint(lane, "ask") == -1);
     pass(multus, 0);
     lane_pass(lane, 0);
+    status(multus, "well");
+    notice(multus, "nobody hears it");
     ready(multus);
     beat(multus);
     lane_beat(lane);

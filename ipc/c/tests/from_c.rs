@@ -99,6 +99,11 @@ fn every_function_does_what_the_header_says() {
             assert_eq!((reader.lane_deadline_ns(1), reader.lane_deadline_ns(2)), (Some(5_000_000), None));
             assert_eq!((reader.has_left(1), reader.has_left(2), reader.has_left(3)), (true, false, true));
 
+            let said = reader.voice();
+            let said = (said.status(), said.made(), said.notice(1), said.notice(2), said.notice(3));
+            let [well, first, second] = ["well", "first", "second"].map(|text| Some(Text::new(text)));
+            assert_eq!(said, (well, 3, first, second, Some(Text::EMPTY)));
+
             let checkpoints = reader.checkpoints();
             assert_eq!(checkpoint::disorder(checkpoints.disorder(0)), Disorder { from: Some(1), to: 1 });
             assert_eq!(checkpoints.disorder(0) & 0xFFFF, 1, "once");

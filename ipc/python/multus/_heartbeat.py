@@ -34,7 +34,8 @@ ENV_FD = "MULTUS_HEARTBEAT_FD"
 
 # Numbers of 64-bit words.
 MAGIC, SHAPE, GENERATION, LANE_COUNT, DEADLINE = range(5)
-READY, LANES_IN_USE = 8, 9
+READY, LANES_IN_USE, NOTICES = 8, 9, 10
+FIRST_RECORD, RECORD_WORDS, NOTICES_KEPT = 16, 28, 3
 FIRST_LANE, LANE_WORDS = 128, 16
 SEQUENCE, TIME, MAX_GAP, LEFT, LANE_DEADLINE, LANE_NAME = range(6)  # within a lane
 MARKS = 9  # within a lane
@@ -44,6 +45,7 @@ FIRST_TRACE, TRACE_WORDS, RING, SLOTS = 4608, 320, 64, 256
 LANES = 16
 BYTES = 77824
 NAME_BYTES = 32
+SAID_BYTES = 192
 VERSION = 1
 EXPECTED_MAGIC = int.from_bytes(b"MULTUSHB", "little")
 EXPECTED_SHAPE = BYTES << 32 | VERSION
@@ -134,7 +136,7 @@ class _Writer:
     def checkpoint(self, name: str) -> Checkpoint:
         """The checkpoint of this name that the configuration has for this lane (`[[supervision]]`); an inert one where
         it has none. Look it up once, before the loop, and call its `passed()` in the loop."""
-        return Checkpoint(self, _text(name))
+        return Checkpoint(self, _text(name, NAME_BYTES))
 
     def _mark(self, now: int, code: int) -> None:
         """One more mark in the trace: 0 for a beat, 1 + n for checkpoint n."""
@@ -220,6 +222,25 @@ class Heartbeat(_Writer):
         if self._page is not None:
             self._page[READY] = 1
 
+    def status(self, text: str) -> None:
+        """How the process is, in a line of at most 192 bytes, until something else is said: shown with its state. Any
+        thread may call this."""
+        page = self._page
+        if page is not None:
+            with _speaking:
+                _say(page, 0, 1, text)
+
+    def notice(self, text: str) -> None:
+        """Something that happened and belongs into the record of events, at most 192 bytes. Meant for what changes now
+        and then: multusd takes ten at once, then one every ten seconds. It listens twice a second; a process that ends
+        sooner takes its last notice with it. Any thread may call this."""
+        page = self._page
+        if page is not None:
+            with _speaking:
+                number = page[NOTICES] + 1 & WORD_MASK
+                _say(page, 1 + number % NOTICES_KEPT, number, text)
+                page[NOTICES] = number
+
     def lane(self, name: str, deadline: Optional[float] = None) -> Lane:
         """Puts one more thread under supervision, from now on, with a deadline of its own in seconds (None: that of
         the process). A fault of the thread is reported with the name, at most 32 bytes of UTF-8.
@@ -238,7 +259,7 @@ class Heartbeat(_Writer):
                 raise RuntimeError(f"all {LANES} lanes are taken")
             lane = Lane(page, number)
             first = FIRST_LANE + LANE_WORDS * number
-            for offset, word in enumerate(_text(name)):
+            for offset, word in enumerate(_text(name, NAME_BYTES)):
                 page[first + LANE_NAME + offset] = word
             page[first + LANE_DEADLINE] = nanoseconds
             lane.beat()
@@ -311,19 +332,29 @@ def _map(fd: int) -> memoryview:
     return page
 
 
-def _text(text: str) -> list[int]:
+def _text(text: str, size: int) -> list[int]:
     """The words of a text that is cut between two characters."""
-    cut = text.encode("utf-8", "replace")[:NAME_BYTES].decode("utf-8", "ignore").encode().ljust(NAME_BYTES, b"\0")
-    return [int.from_bytes(cut[first : first + 8], "little") for first in range(0, NAME_BYTES, 8)]
+    cut = text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore").encode().ljust(size, b"\0")
+    return [int.from_bytes(cut[first : first + 8], "little") for first in range(0, size, 8)]
+
+
+def _say(page: memoryview, place: int, number: int, text: str) -> None:
+    """Writes a record: its sequence is odd meanwhile, so that nobody takes half of it."""
+    first = FIRST_RECORD + RECORD_WORDS * place
+    page[first] = entered = (page[first] | 1) & WORD_MASK
+    for offset, word in enumerate([number, *_text(text, SAID_BYTES)], first + 1):
+        page[offset] = word
+    page[first] = entered + 1 & WORD_MASK
 
 
 _opening = threading.Lock()
+_speaking = threading.Lock()
 _writers: weakref.WeakSet[_Writer] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    global _opening
-    _opening = threading.Lock()  # another thread of the parent may have held it
+    global _opening, _speaking
+    _opening, _speaking = threading.Lock(), threading.Lock()  # another thread of the parent may have held them
     for writer in list(_writers):
         writer._page = None
 

@@ -38,6 +38,20 @@ class Beats(unittest.TestCase):
             marks = {137, *range(4608, 4608 + 4)}
             self.assertEqual(written - own, {0, 1, 2, 3, 4, 8, 128, 129, 130} | marks)
 
+    def test_what_is_said_lies_where_multusd_looks(self):
+        with Page() as page:
+            heartbeat = Heartbeat.from_fd(page.fd)
+            heartbeat.status("gone")
+            heartbeat.status("well \u00e4")
+            for number in range(1, 5):
+                heartbeat.notice(f"notice {number}" + "\u00e4" * 200)
+            record = lambda place: page.words[16 + 28 * place :][:28]
+            text = lambda place: bytes(record(place)[2:26]).rstrip(b"\0").decode()
+            self.assertEqual((page.words[10], record(0)[0], record(0)[1], text(0)), (4, 4, 1, "well \u00e4"))
+            self.assertEqual([record(1 + number % 3)[1] for number in (2, 3, 4)], [2, 3, 4])
+            self.assertEqual(text(1 + 4 % 3), "notice 4" + "\u00e4" * 92)
+            self.assertEqual(page.lane(0)[0], 0, "words are no beat")
+
     def test_intervals_are_counted_with_the_longest(self):
         milliseconds = [10, 20, 35, 36]
         times = [number * 1_000_000 for number in milliseconds]

@@ -1,5 +1,5 @@
-"""multus-io on its own: this program is the core and the owners of outputs, so that what happens between a page and a wire can
-be tried without a daemon. docs/abi.md describes the pages."""
+"""multus-io on its own: this program is the owner of the outputs, and stands for the daemon as far as multus-io needs one.
+docs/abi.md describes the pages."""
 
 import array
 import fcntl
@@ -10,30 +10,26 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 
 import lab
 from multus._io import IMAGE_BYTES, REQUEST_BYTES, Io
 
-FORCE_ENTRIES = 16
-FORCE_BYTES = 8 * (16 + 8 * FORCE_ENTRIES)
-CHANGES, SCANS, LEFT_OUT = 3, 6, 12
 
 
 def page(letters, length, places):
-    """A new page: its descriptor and its words."""
+    """The descriptor of a new page."""
     fd = os.memfd_create(letters, os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, length)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     words = memoryview(mmap.mmap(fd, length)).cast("Q")
     words[0], words[1], words[2] = int.from_bytes(letters.encode(), "little"), length << 32 | 1, places
-    return fd, words
+    return fd
 
 
 class Desk:
     """A multus-io with its pages; the one owner of outputs is called "lab"."""
 
-    def __init__(self, place, hardware, io="patience = \"0s\"\n", with_force=False):
+    def __init__(self, place, hardware, io="patience = \"0s\"\n"):
         self.dir = pathlib.Path(place)
         self.environment = dict(os.environ, MULTUS_NAME="io", MULTUS_CONFIG=str(self.dir / "config/io.toml"))
         for name in ["config", "runtime", "log", "state"]:
@@ -41,11 +37,7 @@ class Desk:
             self.environment[f"MULTUSD_{name.upper()}_DIR"] = str(self.dir / name)
         lab.write(self.dir / "config/hardware.toml", hardware)
         lab.write(self.dir / "config/io.toml", io)
-        self.image, self.words = page("MULTUSIO", IMAGE_BYTES, 256)
-        self.fds = {"IMAGE": self.image}
-        if with_force:
-            self.fds["FORCE"], self.force_page = page("MULTUSFO", FORCE_BYTES, FORCE_ENTRIES)
-        self.forced = {}
+        self.image = page("MULTUSIO", IMAGE_BYTES, 256)
         self.generation = 0
         self.process = None
 
@@ -58,7 +50,7 @@ class Desk:
 
     def spawn(self):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        fds = self.fds | {"REQUESTS": theirs.fileno()}
+        fds = {"IMAGE": self.image, "REQUESTS": theirs.fileno()}
         variables = {f"MULTUS_IO_{name}_FD": str(fd) for name, fd in fds.items()}
         log = open(self.dir / "log/io.log", "a")
         self.process = subprocess.Popen(
@@ -67,7 +59,7 @@ class Desk:
         theirs.close()
         # The process of the owner, to this multus-io a new one.
         self.generation += 1
-        requests, _ = page("MULTUSRQ", REQUEST_BYTES, 256)
+        requests = page("MULTUSRQ", REQUEST_BYTES, 256)
         name = b"lab".ljust(48, b"\0")
         introduction = struct.pack("<8sQQQ48s", b"MULTUSRP", 1, 0, self.generation, name)
         ours.sendmsg([introduction], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [requests]))])
@@ -89,25 +81,6 @@ class Desk:
 
     def ask(self, name, value):
         self.io.output(name).set(value)
-
-    def force(self, name, value, is_forced=True):
-        """What the watch loop does on a fault, and when all is well again."""
-        number = self.forced.setdefault(name, len(self.forced))
-        base = 16 + 8 * number
-        self.force_page[base : base + 8] = memoryview(
-            struct.pack("<32sdQQQ", name.encode(), float(value), is_forced, time.monotonic_ns(), 0)
-        ).cast("Q")
-        self.force_page[CHANGES] += 1
-
-    def release(self, name):
-        self.force(name, 0, False)
-
-    def scans(self):
-        """So far, those that were left out included."""
-        return self.words[SCANS] + self.words[LEFT_OUT]
-
-    def is_fresh(self):
-        return self.io.is_fresh
 
     def end(self, with_signal=signal.SIGTERM):
         """Ends multus-io; its exit code."""

@@ -1,12 +1,10 @@
-"""The whole system: multusd, multus-io, and a child called "lab" that owns outputs; seen through multusctl. It offers what
-`desk.Desk` does, so that the same checks try both."""
+"""The whole system: multusd, multus-io, and a child called "lab" that owns outputs; seen through multusctl."""
 
 import datetime
 import json
 import os
 import pathlib
 import socket
-import subprocess
 from types import SimpleNamespace
 
 import lab
@@ -86,8 +84,3 @@ class Plant(lab.Box):
 
     def end(self):
         return self.stop()
-
-
-def is_possible():
-    """Whether this multusctl shows lines."""
-    return subprocess.run(["multusctl", "io", "list", "--help"], capture_output=True).returncode == 0

@@ -1,7 +1,8 @@
 //! Live values for everybody who looks: one snapshot a second, written once however many look, and every event.
 //!
-//! As server-sent events: `status` (Status JSON), `event` (Event JSON, with its number as id), `unreachable` (why the daemon
-//! does not answer, a text); for those who want it `io`, the lines that changed. Nobody looks: nothing is asked for.
+//! As server-sent events: `event` (Event JSON, with its number as id); unless it is not wanted `status` (Status JSON) or
+//! `unreachable` (why the daemon does not answer, a text); for those who want it `io`, the lines that changed. Nobody looks:
+//! nothing is asked for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,8 @@ use crate::service::{Caller, LineNews, Service};
 /// Where live values come from.
 #[derive(Debug)]
 pub(crate) struct Live {
-    frames: broadcast::Sender<Bytes>,
+    events: broadcast::Sender<Bytes>,
+    statuses: broadcast::Sender<Bytes>,
     lines: broadcast::Sender<Bytes>,
     latest: Mutex<Option<(Instant, Bytes)>>,
     wanted: Notify,
@@ -30,7 +32,8 @@ pub(crate) struct Live {
 impl Default for Live {
     fn default() -> Self {
         Self {
-            frames: broadcast::channel(QUEUE).0,
+            events: broadcast::channel(QUEUE).0,
+            statuses: broadcast::channel(STATUS_QUEUE).0,
             lines: broadcast::channel(LINES_QUEUE).0,
             latest: Mutex::default(),
             wanted: Notify::new(),
@@ -39,9 +42,14 @@ impl Default for Live {
 }
 
 impl Live {
-    /// Everything from now on.
+    /// Events from now on.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Bytes> {
-        let receiver = self.frames.subscribe();
+        self.events.subscribe()
+    }
+
+    /// A status every second.
+    pub(crate) fn subscribe_status(&self) -> broadcast::Receiver<Bytes> {
+        let receiver = self.statuses.subscribe();
         self.wanted.notify_one();
         receiver
     }
@@ -57,9 +65,9 @@ impl Live {
         latest.as_ref().filter(|(at, _)| at.elapsed() < 2 * PERIOD).map(|(_, bytes)| bytes.clone())
     }
 
-    fn send(&self, bytes: Bytes) {
+    fn send(&self, event: Bytes) {
         // Nobody there is no error.
-        let _ = self.frames.send(bytes);
+        let _ = self.events.send(event);
     }
 
     /// Publishes until the program ends.
@@ -74,7 +82,7 @@ impl Live {
 
     async fn publish_status(&self, service: &Service) {
         loop {
-            if self.frames.receiver_count() == 0 {
+            if self.statuses.receiver_count() == 0 {
                 self.wanted.notified().await;
                 continue;
             }
@@ -91,7 +99,8 @@ impl Live {
                 }
             };
             *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), bytes.clone()));
-            self.send(bytes);
+            // Nobody there is no error.
+            let _ = self.statuses.send(bytes);
             sleep(PERIOD).await;
         }
     }
@@ -177,6 +186,8 @@ pub(crate) fn frame(id: Option<u64>, name: &str, data: &str) -> Bytes {
 const PERIOD: Duration = Duration::from_secs(1);
 /// What a slow stream may be behind.
 const QUEUE: usize = 256;
+/// Of statuses only the newest are worth anything.
+const STATUS_QUEUE: usize = 4;
 /// Changes that come together are told together.
 const LINES_PERIOD: Duration = Duration::from_millis(100);
 const LINES_QUEUE: usize = 16;

@@ -30,7 +30,7 @@ pub(crate) struct Stream {
 
 #[derive(Debug)]
 enum What {
-    Live { first: Vec<Arc<Event>>, lines: bool },
+    Live { first: Vec<Arc<Event>>, status: bool, lines: bool },
     Log { lines: Vec<String>, follower: Box<LogFollower> },
     File { file: File, length: u64 },
     Export { query: Box<Query>, format: Format, _place: Place },
@@ -70,9 +70,15 @@ impl Drop for Place {
 pub(crate) struct TooMany;
 
 impl Streams {
-    /// Status and events, beginning with these; with `lines`, inputs and outputs, too.
-    pub(crate) fn live(&self, visitor: &Visitor, first: Vec<Arc<Event>>, lines: bool) -> Result<Stream, TooMany> {
-        self.make(visitor, What::Live { first, lines })
+    /// Events, beginning with these; with `status`, that, too; with `lines`, inputs and outputs.
+    pub(crate) fn live(
+        &self,
+        visitor: &Visitor,
+        first: Vec<Arc<Event>>,
+        status: bool,
+        lines: bool,
+    ) -> Result<Stream, TooMany> {
+        self.make(visitor, What::Live { first, status, lines })
     }
 
     /// These lines, and those to come.
@@ -131,7 +137,7 @@ impl Stream {
         tokio::spawn(async move {
             let _place = place;
             match what {
-                What::Live { first, lines } => live(&web, &visitor, &sender, first, lines).await,
+                What::Live { first, status, lines } => live(&web, &visitor, &sender, first, status, lines).await,
                 What::Log { lines, follower } => log(&web, &visitor, &sender, lines, follower).await,
                 What::File { file, length } => send_file(&web, &visitor, &sender, file, length).await,
                 What::Export { query, format, _place } => export(&web, &visitor, sender, *query, format).await,
@@ -145,12 +151,12 @@ fn may_look(web: &Web, visitor: &Visitor) -> bool {
     web.auth.still(Instant::now(), visitor).caller().is_some()
 }
 
-/// The next frame of lines; waits for ever when they are not wanted.
-async fn next_lines(web: &Web, lines: &mut Option<broadcast::Receiver<Bytes>>) -> Bytes {
-    let Some(receiver) = lines else { return std::future::pending().await };
+/// The next frame of a kind, or how many were lost; waits for ever when that kind is not wanted.
+async fn next(receiver: &mut Option<broadcast::Receiver<Bytes>>) -> Result<Bytes, u64> {
+    let Some(receiver) = receiver else { return std::future::pending().await };
     match receiver.recv().await {
-        Ok(frame) => frame,
-        Err(broadcast::error::RecvError::Lagged(_)) => all_lines(web),
+        Ok(frame) => Ok(frame),
+        Err(broadcast::error::RecvError::Lagged(lost)) => Err(lost),
         Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
     }
 }
@@ -160,14 +166,22 @@ fn all_lines(web: &Web) -> Bytes {
     super::live::lines_frame(fresh, &lines)
 }
 
-async fn live(web: &Web, visitor: &Visitor, sender: &mpsc::Sender<Part>, first: Vec<Arc<Event>>, lines: bool) {
-    let mut frames = web.live.subscribe();
+async fn live(
+    web: &Web,
+    visitor: &Visitor,
+    sender: &mpsc::Sender<Part>,
+    first: Vec<Arc<Event>>,
+    status: bool,
+    lines: bool,
+) {
+    let mut events = Some(web.live.subscribe());
+    let mut statuses = status.then(|| web.live.subscribe_status());
     let mut lines = lines.then(|| web.live.subscribe_lines());
     let first: Vec<Bytes> = first.iter().map(|event| super::live::event_frame(event)).collect();
     // What happened just now may come by both ways.
     let mut sent: HashSet<Bytes> = first.iter().cloned().collect();
     let start = std::iter::once(Bytes::from_static(RETRY))
-        .chain(web.live.latest())
+        .chain(web.live.latest().filter(|_| status))
         .chain(lines.is_some().then(|| all_lines(web)));
     for part in start.chain(first) {
         if sender.send(Ok(part)).await.is_err() {
@@ -180,13 +194,17 @@ async fn live(web: &Web, visitor: &Visitor, sender: &mpsc::Sender<Part>, first: 
     let mut told = Instant::now();
     loop {
         let part = tokio::select! {
-            next = frames.recv() => match next {
-                Ok(next) if sent.remove(&next) => continue,
-                Ok(next) => next,
-                Err(broadcast::error::RecvError::Lagged(lost)) => frame(None, "gap", &lost.to_string()),
-                Err(broadcast::error::RecvError::Closed) => return,
+            event = next(&mut events) => match event {
+                Ok(event) if sent.remove(&event) => continue,
+                Ok(event) => event,
+                Err(lost) => frame(None, "gap", &lost.to_string()),
             },
-            part = next_lines(web, &mut lines) => part,
+            // The next one says all that a lost one said.
+            status = next(&mut statuses) => match status {
+                Ok(status) => status,
+                Err(_) => continue,
+            },
+            part = next(&mut lines) => part.unwrap_or_else(|_| all_lines(web)),
             _ = looks.tick() => {
                 if !may_look(web, visitor) {
                     let _ = sender.try_send(Ok(frame(None, "end", "\"logged out\"")));

@@ -134,8 +134,12 @@ fn events_logs_and_live_values_are_told() {
     let mut live = admin.stream("/api/v1/stream");
     let begin = live.until("event: status");
     assert!(begin.contains("content-type: text/event-stream"), "{begin}");
+    let mut quiet = admin.stream("/api/v1/stream?status=false");
+    live.until("event: status");
     assert_eq!(admin.send("POST", "/api/v1/children/idle/restart", None).status, 204);
     let text = live.until("event: event");
+    let told = quiet.until("event: event");
+    assert!(!told.contains("event: status"), "{told}");
     let seq = events[0]["seq"].as_u64().expect("a number");
     drop(live);
     let again = Browser { headers: vec![("Last-Event-ID".into(), (seq - 1).to_string())], ..admin.clone() };

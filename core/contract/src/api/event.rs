@@ -62,7 +62,60 @@ pub struct Event {
     pub ready_ns: Option<u64>,
 }
 
+/// How much an event means to whoever looks after the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// Something does not work.
+    Bad,
+    /// Worth a look.
+    Warning,
+    /// Something works again.
+    Good,
+    /// The course of things.
+    Plain,
+}
+
 impl Event {
+    /// What it means. Unknown kinds are plain.
+    pub fn weight(&self) -> Weight {
+        use EventKind as Kind;
+        match self.event_kind() {
+            Some(
+                Kind::Fault
+                | Kind::Degraded
+                | Kind::TooHot
+                | Kind::HelperStuck
+                | Kind::OutputsUnsafe
+                | Kind::WatchdogWithheld
+                | Kind::LoopGuard,
+            ) => Weight::Bad,
+            Some(
+                Kind::CommandFailed
+                | Kind::Warned
+                | Kind::LateWakeup
+                | Kind::Reduced
+                | Kind::LeftoversKilled
+                | Kind::Backoff
+                | Kind::Blocked
+                | Kind::OutputsSecured
+                | Kind::RequestsRefused
+                | Kind::RebootScheduled
+                | Kind::Escalated,
+            ) => Weight::Warning,
+            Some(
+                Kind::Ready
+                | Kind::Recovered
+                | Kind::Healthy
+                | Kind::CooledDown
+                | Kind::Resumed
+                | Kind::HelperRecovered
+                | Kind::OutputsSafe
+                | Kind::WatchdogPetted,
+            ) => Weight::Good,
+            _ => Weight::Plain,
+        }
+    }
+
     /// `kind` as a value; `None` for a word that only a newer daemon knows.
     pub fn event_kind(&self) -> Option<EventKind> {
         EventKind::from_word(&self.kind)

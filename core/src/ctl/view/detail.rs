@@ -55,6 +55,9 @@ impl Detail<'_> {
         let since =
             ago(&child.since, self.now_ns).map_or_else(String::new, |ago| format!("{} ({ago})", clock(&child.since)));
         let pid = child.pid.map_or_else(|| "no process".to_owned(), |pid| format!("process {pid}"));
+        if let Some(text) = &child.text {
+            field("says", Line::plain(text.clone()));
+        }
         field("since", Line::plain(if since.is_empty() { pid } else { format!("{since}, {pid}") }));
         field("beats", self.beats(columns.saturating_sub(LABEL)));
         if !self.history.is_empty() {

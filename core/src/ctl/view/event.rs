@@ -1,6 +1,6 @@
 //! One event as a line.
 
-use multus_contract::api::event::Event;
+use multus_contract::api::event::{Event, Weight};
 use multus_ipc::words::EventKind;
 
 use super::text::{Line, Tone};
@@ -42,29 +42,11 @@ fn what(event: &Event) -> String {
 }
 
 fn tone_of(event: &Event) -> Tone {
-    use EventKind as Kind;
-    match event.event_kind() {
-        Some(
-            Kind::Fault | Kind::Degraded | Kind::TooHot | Kind::HelperStuck | Kind::WatchdogWithheld | Kind::LoopGuard,
-        ) => Tone::Bad,
-        Some(
-            Kind::CommandFailed
-            | Kind::Reduced
-            | Kind::LateWakeup
-            | Kind::Blocked
-            | Kind::LeftoversKilled
-            | Kind::RebootScheduled
-            | Kind::Escalated,
-        ) => Tone::Warn,
-        Some(
-            Kind::Ready
-            | Kind::Recovered
-            | Kind::Healthy
-            | Kind::CooledDown
-            | Kind::HelperRecovered
-            | Kind::WatchdogPetted,
-        ) => Tone::Good,
-        _ => Tone::Plain,
+    match event.weight() {
+        Weight::Bad => Tone::Bad,
+        Weight::Warning => Tone::Warn,
+        Weight::Good => Tone::Good,
+        Weight::Plain => Tone::Plain,
     }
 }
 

@@ -42,6 +42,8 @@ fn as_they_are<S: serde::Serializer>(events: &[Arc<Event>], serializer: S) -> Re
 /// What is wanted live.
 #[derive(Deserialize, JsonSchema)]
 struct Live {
+    /// Whether the status is told once a second; it is, unless this is false.
+    status: Option<bool>,
     /// Whether inputs and outputs are told of, too: as `io` events, the first with all lines, the others with those that
     /// changed.
     io: Option<bool>,
@@ -102,7 +104,8 @@ fn stream(call: &Call<'_>, Query(live): Query<Live>) -> Result<Response, Problem
             call.web.service.events(call.caller()?, &query)?
         }
     };
-    let stream = call.web.streams.live(call.visitor, first, live.io == Some(true)).map_err(|_| too_many())?;
+    let (status, lines) = (live.status != Some(false), live.io == Some(true));
+    let stream = call.web.streams.live(call.visitor, first, status, lines).map_err(|_| too_many())?;
     Ok(event_stream(Response::stream(stream)))
 }
 

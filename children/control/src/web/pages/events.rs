@@ -1,7 +1,7 @@
 //! What happened: the latest events, or all that the database keeps, with filters.
 
 use super::render::context;
-use multus_contract::api::event::Event;
+use multus_contract::api::event::{Event, Weight};
 use multus_contract::api::time::{format_rfc3339, parse_rfc3339};
 use multus_ipc::words::EventKind;
 use serde::Serialize;
@@ -26,22 +26,11 @@ pub(super) struct Row {
 }
 
 pub(super) fn row(event: &Event) -> Row {
-    let (shape, tone) = match event.event_kind() {
-        Some(EventKind::Fault | EventKind::TooHot | EventKind::HelperStuck) => ("triangle", "bad"),
-        Some(
-            EventKind::Degraded
-            | EventKind::CommandFailed
-            | EventKind::Warned
-            | EventKind::LateWakeup
-            | EventKind::Reduced
-            | EventKind::LeftoversKilled
-            | EventKind::Backoff
-            | EventKind::Blocked,
-        ) => ("diamond", "warn"),
-        Some(
-            EventKind::Ready | EventKind::Recovered | EventKind::Healthy | EventKind::CooledDown | EventKind::Resumed,
-        ) => ("circle", "ok"),
-        _ => ("ring", "idle"),
+    let (shape, tone) = match event.weight() {
+        Weight::Bad => ("triangle", "bad"),
+        Weight::Warning => ("diamond", "warn"),
+        Weight::Good => ("circle", "ok"),
+        Weight::Plain => ("ring", "idle"),
     };
     let (detail, more) = event.detail.split_once('\n').unwrap_or((&event.detail, ""));
     Row {
