@@ -518,6 +518,17 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_documentation_are_good() {
+        let text = include_str!("../../../docs/mirror.md");
+        let blocks: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        let mirrors: Vec<&&str> = blocks.iter().filter(|block| !block.starts_with("# children/")).collect();
+        assert_eq!(mirrors.len(), 2);
+        for block in mirrors {
+            assert_eq!(told(block), Vec::<String>::new(), "{block}");
+        }
+    }
+
+    #[test]
     fn addresses_of_receivers_have_a_host_and_a_port() {
         for good in ["127.0.0.1:9091", "pump-house.example.org:1", "[::1]:65535", "pi_3:9091"] {
             assert!(is_host_and_port(good), "{good}");

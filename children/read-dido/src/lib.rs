@@ -16,6 +16,7 @@ mod receiver;
 mod run;
 mod secret;
 mod sender;
+mod told;
 
 pub use config::Config;
 

@@ -11,14 +11,21 @@ pub(crate) struct Seen {
     pub(crate) changes: u64,
 }
 
-/// One line. What is not known is so at once, and so is the first value after that: waiting would only make it later.
+/// One line. The first value that is known is believed at once. That nobody knows it must last for [`GRACE`]: a multus-io that
+/// starts anew, or does not come round on a busy machine, is no reason to switch something off elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Debounce {
     time: Duration,
     on: Option<bool>,
     changes: u64,
-    /// Another value, and since when the line has had it.
-    candidate: Option<(bool, Duration)>,
+    /// Something else, and when it counts.
+    candidate: Option<Candidate>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    on: Option<bool>,
+    due: Duration,
 }
 
 impl Debounce {
@@ -30,31 +37,30 @@ impl Debounce {
     /// What the line is, with this look at `now`.
     pub(crate) fn look(&mut self, seen: Seen, now: Duration) -> Option<bool> {
         let has_changed = std::mem::replace(&mut self.changes, seen.changes) != seen.changes;
-        let (Some(on), Some(seen)) = (self.on, seen.on) else {
+        if self.on.is_none() || self.on == seen.on {
             (self.on, self.candidate) = (seen.on, None);
             return self.on;
-        };
-        if on == seen {
-            self.candidate = None;
-            return self.on;
         }
-        let since = match self.candidate {
-            Some((_, since)) if !has_changed => since,
-            _ => now,
+        let due = match self.candidate {
+            Some(Candidate { on, due }) if on == seen.on && !has_changed => due,
+            _ => now + if seen.on.is_some() { self.time } else { GRACE },
         };
-        if now.saturating_sub(since) >= self.time {
-            (self.on, self.candidate) = (Some(seen), None);
+        if now >= due {
+            (self.on, self.candidate) = (seen.on, None);
         } else {
-            self.candidate = Some((seen, since));
+            self.candidate = Some(Candidate { on: seen.on, due });
         }
         self.on
     }
 
     /// When to look next although nothing changes; `None`: not before something does.
     pub(crate) fn due(&self) -> Option<Duration> {
-        self.candidate.map(|(_, since)| since + self.time)
+        self.candidate.map(|candidate| candidate.due)
     }
 }
+
+/// How long a line may be unknown before that is told.
+pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -100,12 +106,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_so_at_once() {
+    fn what_is_not_known_is_told_after_a_while_and_is_over_at_once() {
         let mut line = Debounce::new(10 * MS);
+        let unknown = Seen { on: None, changes: 1 };
         line.look(seen(true, 1), 0 * MS);
-        line.look(seen(false, 2), 1 * MS);
-        assert_eq!(line.look(Seen { on: None, changes: 2 }, 2 * MS), None);
-        assert_eq!(line.due(), None);
-        assert_eq!(line.look(seen(false, 2), 3 * MS), Some(false));
+        assert_eq!((line.look(unknown, 1 * MS), line.due()), (Some(true), Some(251 * MS)));
+        assert_eq!((line.look(seen(true, 1), 200 * MS), line.due()), (Some(true), None), "it is back in time");
+        line.look(unknown, 300 * MS);
+        assert_eq!(line.look(unknown, 549 * MS), Some(true));
+        assert_eq!((line.look(unknown, 550 * MS), line.due()), (None, None));
+        assert_eq!(line.look(seen(false, 2), 551 * MS), Some(false));
+        line.look(unknown, 560 * MS);
+        assert_eq!((line.look(seen(true, 3), 600 * MS), line.due()), (Some(false), Some(610 * MS)), "another value");
     }
 }

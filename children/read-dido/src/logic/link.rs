@@ -102,11 +102,6 @@ impl Link {
         }
     }
 
-    /// Whether a connection is the one that counts.
-    pub(crate) fn is_current(&self, stream: Stream) -> bool {
-        self.current.is_none_or(|current| stream.epoch >= current.epoch)
-    }
-
     /// Time goes on. `true`, once: the sender is silent now.
     pub(crate) fn turn(&mut self, now: Duration) -> bool {
         now >= self.heard + self.timeout && !std::mem::replace(&mut self.is_silent, true)
@@ -115,11 +110,6 @@ impl Link {
     /// When [`Self::turn`] is to be called next; `None` while it is silent.
     pub(crate) fn due(&self) -> Option<Duration> {
         (!self.is_silent).then_some(self.heard + self.timeout)
-    }
-
-    /// Whether the sender is silent.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.is_silent
     }
 
     /// Epoch and sequence of the last state that counted; zeros: none.
@@ -149,12 +139,10 @@ mod tests {
         assert_eq!((link.offer(a, 1, S), link.offer(a, 2, S), link.offer(a, 2, S)), (BACK, NEWEST, Offer::Older));
         let b = link.hello(7, S).expect("the same process");
         assert_eq!(link.offer(a, 3, S), NEWEST, "the older one counts until the newer one says something");
-        assert!(link.is_current(a) && link.is_current(b));
         assert_eq!(
             (link.offer(b, 5, S), link.offer(a, 4, S), link.offer(a, 9, S)),
             (NEWEST, Offer::Older, Offer::Older)
         );
-        assert!(!link.is_current(a) && link.is_current(b));
         assert_eq!(link.last(), (2, 5));
     }
 
@@ -190,9 +178,9 @@ mod tests {
     fn silence_is_told_once_and_a_state_ends_it() {
         let mut link = Link::new(4 * S, S);
         assert_eq!(link.due(), Some(5 * S));
-        assert!(!link.turn(4 * S) && link.turn(5 * S) && !link.turn(6 * S) && link.is_silent(), "never heard");
+        assert!(!link.turn(4 * S) && link.turn(5 * S) && !link.turn(6 * S), "never heard");
         let a = link.hello(1, 6 * S).expect("nobody");
-        assert!(link.is_silent() && link.due().is_none(), "a hello is not enough");
+        assert!(link.due().is_none(), "a hello is not enough");
         assert_eq!((link.offer(a, 1, 6 * S), link.due()), (BACK, Some(10 * S)));
         assert!(link.turn(10 * S));
         assert_eq!(link.offer(a, 2, 11 * S), BACK);

@@ -73,6 +73,7 @@ mod tests {
     use multus_child::Interval;
 
     use super::*;
+    use crate::logic::debounce::GRACE;
 
     fn line(remote: &str, inverted: bool, debounce_ms: u64) -> Line {
         let (local, debounce) = ("DI1".to_owned(), Interval::from_millis(debounce_ms));
@@ -89,7 +90,9 @@ mod tests {
         assert_eq!(mapping.look(at(Some(true), 1), ms(5)), [Some(true), Some(false), Some(true)]);
         assert_eq!(mapping.due(), Some(ms(25)));
         assert_eq!(mapping.look(at(Some(true), 1), ms(25)), [Some(true), Some(false), Some(false)]);
-        assert_eq!(mapping.look(at(None, 1), ms(26)), [None; 3], "not known is not inverted");
+        assert_eq!(mapping.look(at(None, 1), ms(26)), [Some(true), Some(false), Some(false)]);
+        assert_eq!(mapping.due(), Some(ms(26) + GRACE));
+        assert_eq!(mapping.look(at(None, 1), ms(26) + GRACE), [None; 3], "not known is not inverted");
         assert_eq!(mapping.due(), None);
     }
 

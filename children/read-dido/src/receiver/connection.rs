@@ -25,6 +25,7 @@ use super::legacy::Legacy;
 use super::service::Mirror;
 use super::{Origin, Receiver};
 use crate::peers::Peer;
+use crate::told::Told;
 
 /// What connections are for.
 #[derive(Clone)]
@@ -79,7 +80,8 @@ impl Server {
         let mut ticks = interval(TURN);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let room = Arc::new(Semaphore::new(self.max_connections));
-        let (mut refusals, mut failures) = (Told::default(), Told::default());
+        let broken = Arc::new(Told::default());
+        let (refusals, failures) = (Told::default(), Told::default());
         loop {
             turns.fetch_add(1, Ordering::Relaxed);
             let accepted = tokio::select! {
@@ -90,7 +92,7 @@ impl Server {
                 Ok(accepted) => accepted,
                 // Of one connection that is gone already, or of all: no file descriptor is left. The latter takes its time.
                 Err(error) => {
-                    failures.tell(|more| log::error!("connections cannot be taken: {error}; tried again{more}"));
+                    failures.tell("", |more| log::error!("connections cannot be taken: {error}; tried again{more}"));
                     sleep(PAUSE).await;
                     continue;
                 }
@@ -98,12 +100,12 @@ impl Server {
             let permit = match self.permit(address.ip(), &room) {
                 Ok(permit) => permit,
                 Err(reason) => {
-                    refusals.tell(|more| log::warn!("connection of {address} is refused: {reason}{more}"));
+                    refusals.tell(reason, |more| log::warn!("connection of {address} is refused: {reason}{more}"));
                     continue;
                 }
             };
             // Apart, and not for ever: a client may take its time or say nothing at all.
-            let (tls, sender) = (self.tls.clone(), sender.clone());
+            let (tls, sender, broken) = (self.tls.clone(), sender.clone(), Arc::clone(&broken));
             tokio::spawn(async move {
                 match timeout(HANDSHAKE, begun(stream, address, tls)).await {
                     Ok(Ok((io, origin))) => {
@@ -111,7 +113,9 @@ impl Server {
                         // Nobody takes it when the program ends.
                         let _ = sender.send(Ok(Connection { io, origin, silent, _permit: permit })).await;
                     }
-                    Ok(Err(error)) => log::warn!("connection of {address} came to nothing: {error}"),
+                    Ok(Err(error)) => {
+                        broken.tell("", |more| log::warn!("connection of {address} came to nothing: {error}{more}"));
+                    }
                     Err(_) => log::debug!("{address} connects and says nothing"),
                 }
             });
@@ -197,25 +201,6 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Something that may happen a thousand times a second and is told every ten.
-#[derive(Default)]
-struct Told {
-    last: Option<Instant>,
-    more: u64,
-}
-
-impl Told {
-    fn tell(&mut self, tell: impl FnOnce(&str)) {
-        if self.last.is_some_and(|last| last.elapsed() < QUIET) {
-            self.more += 1;
-            return;
-        }
-        let more = if self.more > 0 { format!(" ({} more since the last time)", self.more) } else { String::new() };
-        tell(&more);
-        *self = Self { last: Some(Instant::now()), more: 0 };
-    }
-}
-
 /// The first byte of a TLS connection (RFC 8446, section 5.1); one of HTTP/2 in plain text begins with "PRI".
 const TLS_HANDSHAKE: u8 = 22;
 const STREAMS: usize = 16;
@@ -229,4 +214,3 @@ const LARGEST_HEADERS: u32 = 16 * 1024;
 const LARGEST_MESSAGE: usize = 64 * 1024;
 const TURN: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(20);
-const QUIET: Duration = Duration::from_secs(10);

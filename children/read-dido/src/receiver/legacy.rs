@@ -25,7 +25,10 @@ impl Legacy {
         match self.mirror.receiver.senders.iter().find(is_it) {
             Some(sender) => Ok((sender, origin)),
             None => {
-                log::warn!("{} speaks as the original does and is refused: no sender has this address", origin.address);
+                self.mirror.receiver.strangers.tell("legacy", |more| {
+                    let from = origin.address;
+                    log::warn!("{from} speaks as the original does and is refused: no sender has this address{more}");
+                });
                 Err(Status::permission_denied("this address may not set anything here"))
             }
         }

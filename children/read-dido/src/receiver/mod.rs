@@ -21,6 +21,7 @@ use crate::config::{Known, Protocol, Valid};
 use crate::logic::link::{Link, Stream};
 use crate::peers::{Peer, Role};
 use crate::secret::Token;
+use crate::told::Told;
 
 pub(crate) use connection::{Server, accept};
 
@@ -30,6 +31,8 @@ pub(crate) struct Receiver {
     pub(crate) senders: Arc<Vec<Sender>>,
     changes: watch::Receiver<u64>,
     started: Instant,
+    /// Who is refused.
+    strangers: Arc<Told>,
 }
 
 /// One sender.
@@ -107,7 +110,7 @@ impl Receiver {
                 epochs: watch::channel(0).0,
             });
         }
-        Ok(Self { senders: Arc::new(senders), changes, started: Instant::now() })
+        Ok(Self { senders: Arc::new(senders), changes, started: Instant::now(), strangers: Arc::default() })
     }
 
     /// Makes outputs safe whose sender is silent. `turns` rises as long as this goes on.

@@ -90,7 +90,9 @@ impl Conversation {
         };
         let sender = known.map_err(|reason| {
             let shown: String = hello.name.chars().take(64).collect();
-            log::warn!("{} says it is {shown:?} and is refused: {reason}", self.origin.address);
+            self.receiver.strangers.tell(reason, |more| {
+                log::warn!("{} says it is {shown:?} and is refused: {reason}{more}", self.origin.address);
+            });
             // No more than that: whoever guesses must not learn from it.
             Status::unauthenticated("the receiver knows no such sender, or not with what it shows")
         })?;
@@ -115,7 +117,6 @@ impl Conversation {
         let mut pending: Option<Pending> = None;
         loop {
             let request = tokio::select! {
-                biased;
                 request = timeout(sender.timeout, requests.message()) => match request {
                     Ok(request) => request?,
                     Err(_) => return Err(Status::deadline_exceeded("it was silent for its timeout")),
@@ -184,10 +185,12 @@ impl Conversation {
     fn busy(&self, sender: &Sender) -> Status {
         let other = sender.peer.shown().address.clone();
         let name = &sender.name;
-        log::warn!(
-            "{} sends as {name:?}, and so does {other}: one sender has one device, so it is refused; give it a name and outputs of its own",
-            self.origin.address
-        );
+        self.receiver.strangers.tell(name, |more| {
+            let origin = self.origin.address;
+            log::warn!(
+                "{origin} sends as {name:?}, and so does {other}: one sender has one device, so it is refused; give it a name and outputs of its own{more}"
+            );
+        });
         Status::already_exists(format!("another process sends as {name:?}, from {other}"))
     }
 
