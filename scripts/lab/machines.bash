@@ -2,14 +2,24 @@
 # guest/start; what it prints comes back over a second serial port. Its last line is "LAB-END exit-code": without that, the
 # machine went down or ran out of time.
 
-# x86 JOB SECONDS [-systemd] [-watchdog] [-state] -- CHECK [ARGUMENT]: boots the image `x86` and prints what CHECK prints.
+# x86 JOB SECONDS [-systemd] [-watchdog] [-state] [-wire] [-image NAME] -- CHECK [ARGUMENT]: boots an image (`x86`) and prints what
+# CHECK prints. `-wire`: two network cards on one wire, eth0 and eth1.
 # Nothing that it writes is kept, except on the disk `state`, and that one only while this machine runs, resets included.
 x86() {
-    local job=$1 limit=$2 out=$lab/runs/$1.out init='ro init=/usr/local/sbin/lab-init' devices=() accelerator
+    local job=$1 limit=$2 out=$lab/runs/$1.out image=x86 card init='ro init=/usr/local/sbin/lab-init' devices=() accelerator
     shift 2
     while [ "$1" != -- ]; do
         case $1 in
             -systemd) init='rw systemd.show_status=0' ;;
+            -image)
+                image=$2
+                shift
+                ;;
+            -wire)
+                for card in 0 1; do
+                    devices+=(-netdev "hubport,id=card$card,hubid=0" -device "virtio-net-pci,netdev=card$card,mac=52:54:00:00:00:0$card")
+                done
+                ;;
             -watchdog) devices+=(-device i6300esb -action watchdog=reset) ;;
             -state)
                 rm -f "$lab/runs/$job.state"
@@ -26,10 +36,10 @@ x86() {
     : > "$out"
     timeout --foreground -k 5 "$limit" qemu-system-x86_64 -M q35 "${accelerator[@]}" -smp 2 -m 1024 -nodefaults -no-user-config \
         -display none -monitor none \
-        -kernel "$lab/x86/vmlinuz" -initrd "$lab/x86/initrd" \
+        -kernel "$lab/$image/vmlinuz" -initrd "$lab/$image/initrd" \
         -append "root=/dev/vda rootfstype=ext4 $init console=ttyS0 loglevel=4 panic=1 net.ifnames=0 mitigations=off \
 modprobe.blacklist=iTCO_wdt,i2c_i801 lab.check=$2 lab.argument=${3:-}" \
-        -drive "file=$lab/x86/disk,format=raw,if=virtio,snapshot=on,cache=unsafe" "${devices[@]}" \
+        -drive "file=$lab/$image/disk,format=raw,if=virtio,snapshot=on,cache=unsafe" "${devices[@]}" \
         -virtfs "local,path=$lab/share,mount_tag=host,security_model=none,readonly=on" \
         -device virtio-rng-pci -serial "file:$lab/runs/$job.console" -serial "file:$out" < /dev/null > "$lab/runs/$job.qemu" 2>&1 &
     follow "$job" $!

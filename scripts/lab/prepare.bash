@@ -101,18 +101,18 @@ modules() {
 
 # programs: what is tested, for this machine and the images alike, into $lab/share/bin.
 programs() {
-    (cd "$root" && cargo build --release --locked "${crates[@]}")
+    (cd "$root" && cargo build --release --locked "${crates[@]}" -p multus-lan)
     mkdir -p "$lab/share/bin"
     local target
     target=$(cd "$root" && cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-    cp "${binaries[@]/#/$target/release/}" "$lab/share/bin"
+    cp "${binaries[@]/#/$target/release/}" "$target/release/multus-lan" "$lab/share/bin"
 }
 # share: what the machines see as /host.
 share() {
     mkdir -p "$lab/share"/{guest,modules,python}
     rm -rf "$lab/share"/{guest,modules,python}/*
     cp "$here"/guest/* "$root/scripts/systemd/multusd.service" "$lab/share/guest"
-    cp "$lab"/x86/modules/*.ko "$lab/share/modules"
+    [ ! -d "$lab/x86/modules" ] || cp "$lab"/x86/modules/*.ko "$lab/share/modules"
     cp -r "$root/ipc/python/multus" "$lab/share/python"
 }
 

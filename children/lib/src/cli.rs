@@ -9,13 +9,15 @@ use multus_ipc::child::Heartbeat;
 use crate::config::Source;
 use crate::schema::Schema;
 use crate::signals::Requests;
-use crate::{About, Config, Context, Error, logging};
+use crate::{About, Command, Config, Context, Error, logging};
 
 /// The command line was wrong; as `multusctl` has it.
 const USAGE: u8 = 2;
 
 enum Action {
     Run,
+    /// One of the program's own, by its place in the list.
+    Own(usize),
     CheckConfig,
     PrintSchema,
     Help,
@@ -31,9 +33,10 @@ struct Arguments {
 pub(crate) fn main<C: Config>(
     about: &About,
     check: &dyn Fn(&C) -> Result<(), Error>,
+    own: &[Command<C>],
     body: impl FnOnce(C, &Context) -> Result<(), Error>,
 ) -> ExitCode {
-    let arguments = match parse(lexopt::Parser::from_env()) {
+    let arguments = match parse(lexopt::Parser::from_env(), own) {
         Ok(arguments) => arguments,
         Err(error) => {
             complain(&format!("{}: {error}\nTry '{0} --help'.", about.name));
@@ -42,15 +45,22 @@ pub(crate) fn main<C: Config>(
     };
     let source = source(arguments.config);
     match arguments.action {
-        Action::Help => say(&help::<C>(about)),
+        Action::Help => say(&help::<C>(about, own)),
         Action::Version => say(&format!("{} {}\n", about.name, about.version)),
         Action::PrintSchema => say(&Schema::of::<C>().print(about)),
         Action::CheckConfig => check_config(&source, check),
+        Action::Own(index) => match source.load_checked(check).map_err(Error::from).and_then(own[index].run) {
+            Ok(told) => say(&told),
+            Err(error) => {
+                complain(&error.to_string());
+                ExitCode::FAILURE
+            }
+        },
         Action::Run => work(about, source, check, body),
     }
 }
 
-fn parse(mut parser: lexopt::Parser) -> Result<Arguments, lexopt::Error> {
+fn parse<C>(mut parser: lexopt::Parser, own: &[Command<C>]) -> Result<Arguments, lexopt::Error> {
     use lexopt::prelude::{Long, Short, Value};
 
     let mut arguments = Arguments { action: Action::Run, config: None };
@@ -69,6 +79,10 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments, lexopt::Error> {
             Value(file) if matches!(arguments.action, Action::CheckConfig) && arguments.config.is_none() => {
                 arguments.config = Some(file.into());
             }
+            Long(name) => match own.iter().position(|command| command.flag == name) {
+                Some(index) => arguments.action = Action::Own(index),
+                None => return Err(argument.unexpected()),
+            },
             _ => return Err(argument.unexpected()),
         }
     }
@@ -83,7 +97,8 @@ fn source(named: Option<PathBuf>) -> Source {
     }
 }
 
-fn help<C: Config>(about: &About) -> String {
+fn help<C: Config>(about: &About, own: &[Command<C>]) -> String {
+    let own: String = own.iter().map(|command| format!("      --{:<20} {}\n", command.flag, command.help)).collect();
     let keys = Schema::of::<C>().help();
     let keys = if keys.is_empty() { "  (none)\n".to_owned() } else { keys };
     let About { name, version, description } = about;
@@ -95,6 +110,7 @@ fn help<C: Config>(about: &About) -> String {
          \u{20} -c, --config FILE          read the configuration from FILE\n\
          \u{20}     --check-config [FILE]  say all that is wrong with the configuration, and end\n\
          \u{20}     --print-schema         print the JSON Schema of the configuration, and end\n\
+         {own}\
          \u{20} -h, --help                 print this, and end\n\
          \u{20} -V, --version              print the version, and end\n\
          \n\

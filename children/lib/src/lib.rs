@@ -170,7 +170,7 @@ pub trait Child: Sized {
 
 /// The whole `main` of a child: command line, configuration, log, heartbeat, signals, and the work loop.
 pub fn run<C: Child>() -> ExitCode {
-    cli::main(&C::ABOUT, &C::check, work::<C>)
+    cli::main(&C::ABOUT, &C::check, &[], work::<C>)
 }
 
 /// The whole `main` of a child with a loop of its own.
@@ -207,7 +207,28 @@ pub fn run_with_check<C: Config>(
     check: impl Fn(&C) -> Result<(), Error>,
     body: impl FnOnce(C, &Context) -> Result<(), Error>,
 ) -> ExitCode {
-    cli::main(about, &check, body)
+    cli::main(about, &check, &[], body)
+}
+
+/// Something else that the program does when its command line says so, instead of its work: `--confirm` and the like.
+#[derive(Debug)]
+pub struct Command<C> {
+    /// Without the dashes.
+    pub flag: &'static str,
+    /// What it does, one line for `--help`.
+    pub help: &'static str,
+    /// Does it with the configuration; what it returns is printed.
+    pub run: fn(C) -> Result<String, Error>,
+}
+
+/// As [`run_with_check`], with commands of its own.
+pub fn run_with_commands<C: Config>(
+    about: &About,
+    check: impl Fn(&C) -> Result<(), Error>,
+    commands: &[Command<C>],
+    body: impl FnOnce(C, &Context) -> Result<(), Error>,
+) -> ExitCode {
+    cli::main(about, &check, commands, body)
 }
 
 fn work<C: Child>(config: C::Config, context: &Context) -> Result<(), Error> {

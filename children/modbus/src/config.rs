@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use multus_child::{Error, Interval};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::identity::{Identity, LONGEST_TEXT};
 use crate::map::Map;
@@ -67,7 +67,7 @@ pub struct Tcp {
 }
 
 /// See [`Tcp`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForeignUnits {
     /// Exception 0B, as from a gateway whose device does not answer.
@@ -99,7 +99,7 @@ pub struct Rtu {
 }
 
 /// See [`Rtu`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Parity {
     Even,
@@ -137,7 +137,7 @@ pub struct Block {
 }
 
 /// Where something stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Table {
     /// Bits, functions 1, 5 and 15.
@@ -151,7 +151,7 @@ pub enum Table {
 }
 
 /// What of a line is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shows {
     /// Its value.
@@ -417,6 +417,20 @@ mod tests {
         let valid = config.valid().expect("good");
         assert!(valid.is_original && valid.bind.is_loopback());
         assert_eq!((config.tcp.port, config.unit, config.tcp.allow.len()), (5020, 1, 0));
+    }
+
+    #[test]
+    fn the_examples_for_users_are_good_and_the_defaults_are_those_that_are_told() {
+        let text = include_str!("../../../docs/modbus.md");
+        let examples: Vec<Config> = text
+            .split("```toml\n# config/modbus.toml\n")
+            .skip(1)
+            .map(|rest| toml::from_str(rest.split("```").next().unwrap_or_default()).expect("TOML that fits"))
+            .collect();
+        assert_eq!(format!("{:?}", examples[0]), format!("{:?}", Config::default()));
+        examples.iter().for_each(|example| example.check().expect("good"));
+        assert_eq!(examples[1].map, original());
+        assert!(examples.len() == 3 && examples[2].map.len() == 6);
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod identity;
 mod map;
 mod pdu;
 mod plant;
+#[cfg(feature = "rtu")]
+mod rtu;
 mod run;
 mod tcp;
 mod unit;

@@ -69,6 +69,8 @@ pub(crate) const LONGEST: usize = 253;
 pub(crate) const EXCEPTION: u8 = 0x80;
 /// Function 43.
 pub(crate) const ENCAPSULATED: u8 = 0x2b;
+/// Function 23.
+pub(crate) const EXCHANGE: u8 = 0x17;
 /// MEI type of "Read Device Identification".
 pub(crate) const IDENTIFICATION: u8 = 0x0e;
 
@@ -127,7 +129,7 @@ pub(crate) fn decode(pdu: &[u8]) -> Result<Request<'_>, Exception> {
             let [address, and, or] = words(data)?;
             Ok(Request::MaskRegister { address, and, or })
         }
-        23 => {
+        EXCHANGE => {
             let ([read, count, write, written], values) = counted(data)?;
             within(count, MOST_REGISTERS_READ)?;
             within(written, MOST_REGISTERS_EXCHANGED)?;

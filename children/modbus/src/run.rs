@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use multus_child::lines::{self, UnfitReason};
-use multus_child::{Context, Error, Wake};
+use multus_child::{Context, Error, Voice, Wake};
 use multus_ipc::io_child::Io;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -76,7 +76,7 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
     let started = Instant::now();
     let watchdog = config.watchdog.enabled.then(|| Watchdog::new(config.watchdog.timeout.duration(), Duration::ZERO));
     let unit = Arc::new(Unit::new(map, plant, identity, config.read_only, watchdog));
-    let mut tasks = JoinSet::new();
+    let mut tasks: JoinSet<String> = JoinSet::new();
     let mut turns = Vec::new();
     if config.tcp.enabled {
         let port = u32::from(config.tcp.port) + context.instance();
@@ -98,20 +98,43 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
         });
         let turn = Arc::new(AtomicU64::new(0));
         turns.push((Arc::clone(&turn), 0));
-        tasks.spawn(tcp::accept(listener, server, turn));
+        tasks.spawn(async move {
+            tcp::accept(listener, server, turn).await;
+            "connections are no longer taken".to_owned()
+        });
+    }
+    #[cfg(feature = "rtu")]
+    if config.rtu.enabled {
+        let line = crate::rtu::open(&config.rtu)?;
+        log::info!("Modbus RTU on {}, {} bit/s, unit {}", config.rtu.device, config.rtu.baud, config.unit);
+        let station = crate::rtu::Station {
+            unit: Arc::clone(&unit),
+            own_id: config.unit,
+            gap: crate::rtu::gap(&config.rtu),
+            counters: Arc::clone(&counters),
+            started,
+        };
+        let turn = Arc::new(AtomicU64::new(0));
+        turns.push((Arc::clone(&turn), 0));
+        tasks.spawn(async move { station.serve(line, turn).await });
     }
     if config.watchdog.enabled {
-        tasks.spawn(guard(Arc::clone(&unit), started));
+        let unit = Arc::clone(&unit);
+        let voice = context.voice();
+        tasks.spawn(async move {
+            guard(unit, started, voice).await;
+            "the watchdog register is no longer watched".to_owned()
+        });
     }
     context.ready();
+    let (voice, mut connected) = (context.voice(), None);
     let mut ticks = interval(TURN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             Some(ended) = tasks.join_next() => {
-                ended?;
-                return Err("a part of the server has ended by itself".into());
+                return Err(ended?.into());
             }
         }
         // A beat says that every part has come round since the last one.
@@ -122,10 +145,18 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
         if are_alive {
             context.beat();
         }
+        let [connections, ..] = counters.counted();
+        let state = (connections, unit.is_lost() == Some(true));
+        if connected.replace(state) != Some(state) {
+            voice.status(&format!("{connections} connected{}", if state.1 { ", the master is lost" } else { "" }));
+        }
         let defined = lines::layout(io);
         if defined.is_some() && defined != layout {
             layout = defined;
             check_lines(io, context, &unit.map, is_original)?;
+            // Lines that were defined anew are at their beginning.
+            before.clear();
+            begin(io, context, config, &unit.map, before);
         }
         match context.wait(Duration::ZERO) {
             Wake::Elapsed => {}
@@ -153,8 +184,7 @@ fn check_lines(io: &Io, context: &Context, map: &Map, is_original: bool) -> Resu
 
 /// Before the outputs are released: what they begin with.
 fn begin(io: &Io, context: &Context, config: &Config, map: &Map, before: &mut Vec<String>) {
-    let is_written = |line: &&LineUse| line.written && !config.read_only;
-    let now: Vec<&LineUse> = map.lines.iter().filter(is_written).collect();
+    let now: Vec<&LineUse> = map.lines.iter().filter(|line| line.written).collect();
     let dropped = before.iter().filter(|name| !now.iter().any(|line| line.name == **name));
     // A child that reads its configuration anew goes on with what its outputs have.
     let is_start = before.is_empty();
@@ -168,10 +198,18 @@ fn begin(io: &Io, context: &Context, config: &Config, map: &Map, before: &mut Ve
 }
 
 /// Makes the outputs safe when the master is lost.
-async fn guard(unit: Arc<Unit<Image>>, started: Instant) {
+async fn guard(unit: Arc<Unit<Image>>, started: Instant, voice: Voice) {
+    let mut was_lost = false;
     loop {
-        if unit.turn_watchdog(started.elapsed()) {
-            log::warn!("the watchdog register is not written any more: outputs are set to their safe values");
+        let is_new = unit.turn_watchdog(started.elapsed());
+        let is_lost = unit.is_lost() == Some(true);
+        if std::mem::replace(&mut was_lost, is_lost) && !is_lost {
+            voice.notice("the watchdog register is written again: outputs can be written");
+        }
+        if is_new {
+            let text = "the watchdog register is not written any more: outputs are set to their safe values";
+            log::warn!("{text}");
+            voice.notice(text);
             unit.plant.make_safe(unit.map.lines.iter().enumerate().filter(|(_, line)| line.guarded));
         }
         let due = unit.watchdog_due().map(|due| due.saturating_sub(started.elapsed()));

@@ -90,7 +90,7 @@ impl<P: Plant> Unit<P> {
         let done = if is_done { Ok(()) } else { Err(Exception::DeviceFailure) };
         let result = done.and_then(|()| decode(pdu)).and_then(|request| match request {
             Request::ReadWriteRegisters { read, count, .. } => {
-                self.put_registers(pdu[0], Registers::Holding, read, count, out)
+                self.put_registers(pdu::EXCHANGE, Registers::Holding, read, count, out)
             }
             // Function, address, and the value or quantity or masks come back.
             Request::MaskRegister { .. } => {
@@ -216,7 +216,7 @@ impl<P: Plant> Unit<P> {
             }
             Request::ReadWriteRegisters { read, count, write, values } => {
                 // That it can be read is known before something is written.
-                self.map.words(Registers::Holding, read, count).map(drop)?;
+                self.put_registers(pdu::EXCHANGE, Registers::Holding, read, count, &mut Vec::new())?;
                 self.map.write_words(write, &pdu::registers(values).collect::<Vec<_>>())?
             }
             _ => return Err(Exception::IllegalFunction),
@@ -364,6 +364,9 @@ mod tests {
         assert_eq!(answer(&unit, &[16, 0, 0, 0, 2, 4, 0, 1, 0x10, 0], 0), [0x90, 3], "40.96 is more than it can have");
         assert_eq!(answer(&unit, &[3, 0, 0, 0, 2], 0), [3, 4, 0, 0xf5, 0, 100], "and nothing was written");
         assert_eq!(answer(&unit, &[23, 0, 50, 0, 2, 0, 1, 0, 1, 2, 0, 1], 0), [0x97, 2]);
+        // Register 1001 is not known.
+        assert_eq!(answer(&unit, &[23, 0x03, 0xe9, 0, 1, 0, 1, 0, 1, 2, 0, 1], 0), [0x97, 4]);
+        assert_eq!(answer(&unit, &[3, 0, 1, 0, 1], 0), [3, 2, 0, 100], "neither has been written");
         assert_eq!(answer(&unit, &[22, 0, 10, 0, 0, 0, 0], 0), [0x96, 2], "half of a number");
         let nan = [16, 0, 10, 0, 2, 4, 0x7f, 0xc0, 0, 0];
         assert_eq!(answer(&unit, &nan, 0), [0x90, 3]);

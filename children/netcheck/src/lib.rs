@@ -11,7 +11,6 @@
 mod action;
 mod config;
 pub mod logic;
-mod netlink;
 mod probe;
 mod run;
 mod serve;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use multus_child::{About, Config, Context, Error, Wake};
 use multus_contract::dirs::{DirFlags, Dirs};
+use multus_net::netlink::{self, Links};
+use multus_net::serve::port_of;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::ProgramConfig;
-use crate::netlink::{self, Links};
 use crate::serve::{Board, serve};
 use crate::watch::{Clock, Watched};
 
@@ -61,8 +62,7 @@ async fn work(config: ProgramConfig, context: &Context) -> Result<bool, Error> {
         tasks.spawn(check.clone().run(clock, links.clone(), file));
     }
     if config.port != 0 {
-        let port = u32::from(config.port) + context.instance();
-        let port = u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))?;
+        let port = port_of(config.port, context.instance())?;
         tasks.spawn(serve(port, Board { checks: Arc::clone(&checks), version: config.version }));
     }
     context.ready();
@@ -102,7 +102,7 @@ async fn turn(context: &Context, checks: &[Watched], tasks: &mut JoinSet<()>) ->
 async fn follow(sender: watch::Sender<Links>) {
     let mut told = false;
     loop {
-        if let Err(error) = netlink::follow(sender.clone()).await
+        if let Err(error) = netlink::follow(sender.clone(), Some(LOOK)).await
             && !std::mem::replace(&mut told, true)
         {
             log::error!("interfaces cannot be followed, a pulled cable is seen by the next check only: {error}");
@@ -113,6 +113,8 @@ async fn follow(sender: watch::Sender<Links>) {
 
 /// From beat to beat.
 const TURN: Duration = Duration::from_millis(200);
+/// A pulled cable is to be seen within a second.
+const LOOK: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_secs(5);
 const BLOCKING_THREADS: usize = 4;
 const BLOCKING_STACK_BYTES: usize = 256 * 1024;

@@ -1,16 +1,13 @@
 //! gRPC on a port of this machine: `multus.v1.ChecksService`, and the service of the original multusd.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use multus_net::serve::LARGEST_MESSAGE;
 use multus_proto::legacy;
 use multus_proto::legacy::g_rpc_service_server::{GRpcService, GRpcServiceServer};
 use multus_proto::v1;
 use multus_proto::v1::checks_service_server::{ChecksService, ChecksServiceServer};
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::logic::health::State;
@@ -25,36 +22,15 @@ pub(crate) struct Board {
     pub(crate) version: String,
 }
 
-/// Serves for ever. A port that is taken is tried again and again: the checks go on meanwhile.
+/// Serves for ever.
 pub(crate) async fn serve(port: u16, board: Board) {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut told = false;
-    loop {
-        let served = match TcpListener::bind(address).await {
-            Ok(listener) => {
-                log::info!("listening on {address}");
-                told = false;
-                let server = Server::builder()
-                    .concurrency_limit_per_connection(STREAMS)
-                    .max_concurrent_streams(u32::try_from(STREAMS).ok())
-                    .http2_keepalive_interval(Some(KEEP_ALIVE))
-                    .http2_keepalive_timeout(Some(KEEP_ALIVE))
-                    .http2_max_header_list_size(LARGEST_HEADERS)
-                    .timeout(LONGEST_CALL)
-                    .add_service(ChecksServiceServer::new(board.clone()).max_decoding_message_size(LARGEST_MESSAGE))
-                    .add_service(GRpcServiceServer::new(board.clone()).max_decoding_message_size(LARGEST_MESSAGE));
-                server.serve_with_incoming(TcpListenerStream::new(listener)).await.map_err(|error| error.to_string())
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = served
-            && !told
-        {
-            log::error!("gRPC on {address}: {error}; trying again every {} s", AGAIN.as_secs());
-            told = true;
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+    multus_net::serve::for_ever(port, |mut server, incoming| {
+        server
+            .add_service(ChecksServiceServer::new(board.clone()).max_decoding_message_size(LARGEST_MESSAGE))
+            .add_service(GRpcServiceServer::new(board.clone()).max_decoding_message_size(LARGEST_MESSAGE))
+            .serve_with_incoming(incoming)
+    })
+    .await;
 }
 
 impl Board {
@@ -170,12 +146,3 @@ fn timestamp(unix: Duration) -> Option<prost_types::Timestamp> {
     let nanos = unix.subsec_nanos().cast_signed();
     i64::try_from(unix.as_secs()).ok().map(|seconds| prost_types::Timestamp { seconds, nanos })
 }
-
-/// Questions are almost empty.
-const LARGEST_MESSAGE: usize = 64 * 1024;
-const LARGEST_HEADERS: u32 = 16 * 1024;
-const STREAMS: usize = 16;
-/// A peer that does not answer a ping for this long is gone.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-const LONGEST_CALL: Duration = Duration::from_secs(10);
-const AGAIN: Duration = Duration::from_secs(5);

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use multus_child::Voice;
+use multus_net::netlink::{self, Link, Links, Router};
+use multus_net::router as asked_router;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -14,7 +16,6 @@ use crate::action;
 use crate::config::{Asked, CheckConfig};
 use crate::logic::health::{Change, State};
 use crate::logic::monitor::{Answer, Monitor, Now};
-use crate::netlink::{self, Link, Links, Router};
 use crate::probe;
 
 /// A check that others can look at.
@@ -204,7 +205,7 @@ async fn ask(config: Arc<CheckConfig>) -> AskedNow {
             let patience = config.timeout;
             asking.spawn(async move {
                 let target = format!("gateway {}", router.address);
-                (0, Answer { target, result: probe::ask_router(&router, patience).await })
+                (0, Answer { target, result: asked_router::ask(&router, patience).await })
             });
         }
         Err(reason) => answers.push(Some(Answer { target: "gateway".into(), result: Err(reason) })),
@@ -256,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_carrier_is_lost_and_comes_back_once() {
-        let with = |has_carrier| Some(Link { index: 1, has_carrier });
+        let with = |has_carrier| Some(Link { index: 1, is_up: true, has_carrier });
         let mut carrier = Carrier::default();
         for (link, expected) in [
             (None, None),

@@ -25,7 +25,7 @@ pub(crate) struct OpenVpn {
     pub(crate) child: Child,
     pub(crate) management: UnixStream,
     /// Unix seconds.
-    pub(crate) certificate_ends: Option<i64>,
+    pub(crate) validity: Option<(i64, i64)>,
 }
 
 impl OpenVpn {
@@ -55,8 +55,8 @@ impl OpenVpn {
                 _ => format!("{} cannot be run: {error}", config.program),
             })?;
         let management = connect(&socket, &mut child).await?;
-        let certificate_ends = found.certificate.and_then(|source| certificate_ends(&source, &folder));
-        Ok(Self { child, management, certificate_ends })
+        let validity = found.certificate.and_then(|source| validity(&source, &folder));
+        Ok(Self { child, management, validity })
     }
 
     /// Asks it to end, and makes it.
@@ -113,13 +113,16 @@ async fn connect(socket: &Path, child: &mut Child) -> Result<UnixStream, Error> 
     }
 }
 
-fn certificate_ends(source: &Source, folder: &Path) -> Option<i64> {
+/// When the certificate of this device begins and ends, Unix seconds.
+fn validity(source: &Source, folder: &Path) -> Option<(i64, i64)> {
     let pem = match source {
         Source::Inline(text) => text.clone().into_bytes(),
         Source::File(name) => fs::read(folder.join(name)).ok()?,
     };
     let (_, pem) = parse_x509_pem(&pem).ok()?;
-    Some(pem.parse_x509().ok()?.validity().not_after.timestamp())
+    let certificate = pem.parse_x509().ok()?;
+    let validity = certificate.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 const START: Duration = Duration::from_secs(10);

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use multus_child::{Context, Error, Interval, Voice, Wake};
+use multus_contract::api::time::format_rfc3339;
+use multus_net::serve::port_of;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -56,16 +58,15 @@ async fn work(config: &Config, context: &Context) -> Result<bool, Error> {
     let server = match config.port {
         0 => None,
         port => {
-            let port = u32::from(port) + context.instance();
-            let port = u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))?;
+            let port = port_of(port, context.instance())?;
             let board = Board { tunnel: shared.clone(), restart: ask, version: config.config_version.to_string() };
             Some(tokio::spawn(serve(port, board)))
         }
     };
     let result = loop {
         let mut openvpn = OpenVpn::start(config, context).await?;
-        shared.lock().started(openvpn.child.id(), openvpn.certificate_ends, unix());
-        tell_certificate(openvpn.certificate_ends);
+        shared.lock().started(openvpn.child.id(), openvpn.validity.map(|(_, ends)| ends), unix());
+        tell_certificate(openvpn.validity, &context.voice());
         context.ready();
         let ended = turn(config, context, &mut openvpn, &shared, &mut asked).await;
         openvpn.end().await;
@@ -163,14 +164,31 @@ fn tell(shared: &Shared, notice: Notice, voice: &Voice) {
     }
 }
 
-fn tell_certificate(ends: Option<i64>) {
-    let Some(ends) = ends else { return };
-    let days = (ends - i64::try_from(unix().as_secs()).unwrap_or(i64::MAX)).div_euclid(86_400);
-    match days {
-        ..0 => log::error!("the certificate of this device has ended {} days ago", -days),
-        0..WARN_DAYS => log::warn!("the certificate of this device ends in {days} days"),
-        _ => log::info!("the certificate of this device ends in {days} days"),
-    }
+fn tell_certificate(validity: Option<(i64, i64)>, voice: &Voice) {
+    let Some((begins, ends)) = validity else { return };
+    let now = i64::try_from(unix().as_secs()).unwrap_or(i64::MAX);
+    let days = (ends - now).div_euclid(86_400);
+    let date = |seconds: i64| {
+        let text = format_rfc3339(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000));
+        text.split('T').next().unwrap_or_default().to_owned()
+    };
+    let (level, text) = match days {
+        _ if now < begins => {
+            let (begins, now) = (date(begins), date(now));
+            let text =
+                format!("the certificate of this device begins on {begins}, and the clock says {now}: is it right?");
+            (log::Level::Error, text)
+        }
+        ..0 => {
+            let text =
+                format!("the certificate of this device ended on {}, {} days ago by the clock", date(ends), -days);
+            (log::Level::Error, text)
+        }
+        0..WARN_DAYS => (log::Level::Warn, format!("the certificate of this device ends in {days} days")),
+        _ => return log::info!("the certificate of this device ends in {days} days"),
+    };
+    log::log!(level, "{text}");
+    voice.notice(&text);
 }
 
 fn unix() -> Duration {

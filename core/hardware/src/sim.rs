@@ -23,12 +23,13 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use multus_contract::config::hardware::Bias;
+use multus_contract::config::hardware::{Bias, LineConfig, LineSource};
 use multus_contract::dirs::Dirs;
 
 use crate::OpenError;
 use crate::bus::{I2c, Spi};
-use crate::gpio::{Gpio, Pins};
+use crate::gpio::{self, Gpio, Pins};
+use crate::measure;
 
 const LETTERS: u64 = u64::from_le_bytes(*b"MULTUSIM");
 const GPIO_FAULT: u64 = 2;
@@ -104,6 +105,46 @@ impl Panel {
     /// What the system refuses, here and below.
     pub fn drive(&self, number: u32, is_high: Option<bool>) -> io::Result<()> {
         self.put(INPUTS + place(number), is_high.map_or(0, level_word))
+    }
+
+    /// Has an input read this value from now on, or the nearest that its chip can tell.
+    ///
+    /// # Errors
+    /// No input on this board reads such a value; or what the system refuses.
+    pub fn show(&self, line: &LineConfig, value: f64) -> Result<(), String> {
+        let told = |error: io::Error| error.to_string();
+        if line.kind.is_digital() && value != 0.0 && value != 1.0 {
+            return Err(format!("{value} is no value of a digital input; expected 0 or 1"));
+        }
+        let is_high = gpio::level(value, line.active_low);
+        let nearest = |count: u16, value_of: &dyn Fn(u16) -> f64| {
+            let all = || (0..count).map(|raw| (raw, value_of(raw) * line.scale + line.offset));
+            let (low, high) = all().fold((f64::MAX, f64::MIN), |(low, high), (_, v)| (low.min(v), high.max(v)));
+            let found = all().min_by(|(_, a), (_, b)| (a - value).abs().total_cmp(&(b - value).abs()));
+            match found.filter(|_| (low..=high).contains(&value)) {
+                Some((raw, _)) => Ok(raw),
+                None => Err(format!("{value} cannot be measured, expected {low:.3} to {high:.3} {}", line.unit)),
+            }
+        };
+        match line.source {
+            LineSource::Gpio(number) => self.drive(number, Some(is_high)).map_err(told),
+            LineSource::Pcf8574 { address, bit } => {
+                let before = answer(self.get(I2C_READ + u64::from(address & 127)).map_err(told)?, 1);
+                let mask = 1 << (bit & 7);
+                self.answer(address, if is_high { before | mask } else { before & !mask }).map_err(told)
+            }
+            LineSource::Lm75 { address } => {
+                // Half degrees from -55 to 125, from the lowest on.
+                let degrees = |raw: u16| (f64::from(raw) - 110.0) / 2.0;
+                let half = nearest(361, &degrees)?;
+                self.answer(address, half.wrapping_sub(110) << 7).map_err(told)
+            }
+            LineSource::Mcp3208 { channel, measures, .. } => {
+                let raw = nearest(4096, &|raw| measure::mcp3208(raw, measures))?;
+                self.measure(channel, raw).map_err(told)
+            }
+            LineSource::Mcp4922 { .. } => Err(format!("{} is an output", line.name)),
+        }
     }
 
     /// The level that native line `number` was set to, and how often; `None` when it never was.
@@ -225,6 +266,15 @@ fn place(number: u32) -> u64 {
     u64::from(number) % 64
 }
 
+/// What a chip answers: what stands in its word; an expander to which nothing is connected reads high, a sensor 0 °C.
+fn answer(word: u64, bytes: usize) -> u16 {
+    match (word >> 16 & 1, bytes) {
+        (1, _) => word as u16,
+        (_, 1) => 0xff,
+        _ => 0,
+    }
+}
+
 fn level_word(is_high: bool) -> u64 {
     if is_high { 2 } else { 1 }
 }
@@ -299,14 +349,7 @@ impl I2c for SimI2c {
     fn read(&mut self, address: u8, bytes: &mut [u8]) -> io::Result<()> {
         let word = self.0.get(I2C_READ + u64::from(address & 127))?;
         Panel::fail(word, 32)?;
-        // An expander to which nothing is connected reads high, a sensor 0 °C.
-        let answer = if word >> 16 & 1 == 1 {
-            word as u16
-        } else if bytes.len() == 1 {
-            0xff
-        } else {
-            0
-        };
+        let answer = answer(word, bytes.len());
         match bytes {
             [byte] => *byte = answer as u8,
             _ => bytes.iter_mut().zip(answer.to_be_bytes()).for_each(|(byte, value)| *byte = value),
@@ -345,5 +388,52 @@ impl Spi for SimSpi {
             _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use multus_contract::config::hardware;
+
+    use super::*;
+    use crate::bus::{I2c as _, Spi as _};
+
+    #[test]
+    fn an_input_reads_what_a_person_wants_or_says_why_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let panel = |name: &str| Panel::open(&folder.path().join(name)).unwrap();
+        let text = "[lines]\n\
+            DI = { kind = \"digital-input\", gpio = 4, active_low = true }\n\
+            X6 = { kind = \"digital-input\", pcf8574 = { address = 0x38, pin = 6 }, active_low = true }\n\
+            X0 = { kind = \"digital-input\", pcf8574 = { address = 0x38, pin = 0, reversed = true } }\n\
+            ROOF = { kind = \"analogue-input\", lm75 = {} }\n\
+            VOLTS = { kind = \"analogue-input\", mcp3208 = { channel = 2 }, scale = 10, unit = \"%\" }\n";
+        let (config, found) = hardware::parse(text, Path::new("hardware.toml"));
+        assert!(found.is_empty(), "{found:?}");
+        let lines = config.lines;
+        let line = |name: &str| lines.iter().find(|line| line.name == name).unwrap();
+        let board = panel("board");
+        board.show(line("DI"), 1.0).unwrap();
+        assert_eq!(board.get(INPUTS + 4).unwrap(), 1, "low is on");
+        let mut i2c = SimI2c(panel("board"));
+        let mut byte = [0];
+        board.show(line("X6"), 1.0).unwrap();
+        board.show(line("X0"), 0.0).unwrap();
+        i2c.read(0x38, &mut byte).unwrap();
+        // Pin 0 of a reversed one is bit 7.
+        assert_eq!(byte, [0b0011_1111]);
+        let mut degrees = [0; 2];
+        for (asked, expected) in [(20.1, 20.0), (-55.0, -55.0), (125.0, 125.0), (-0.5, -0.5)] {
+            board.show(line("ROOF"), asked).unwrap();
+            i2c.read(0x48, &mut degrees).unwrap();
+            assert_eq!(measure::lm75(degrees), expected);
+        }
+        board.show(line("VOLTS"), 50.01).unwrap();
+        let mut transfer = [0b110, 2 << 6, 0];
+        SimSpi(panel("board")).transfer(0, &mut transfer).unwrap();
+        assert_eq!(u16::from_be_bytes([transfer[1], transfer[2]]), 2048, "a little more than half of it");
+        for (name, value) in [("DI", 0.5), ("X0", 2.0), ("ROOF", 125.5), ("ROOF", f64::NAN), ("VOLTS", 101.0)] {
+            assert!(board.show(line(name), value).is_err(), "{name} {value}");
+        }
     }
 }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use multus_contract::api::io::IoStatus;
 use multus_contract::api::time::Clock;
-use multus_contract::config::hardware::{HardwareConfig, LineSource};
+use multus_contract::config::hardware::HardwareConfig;
 use multus_contract::dirs::Dirs;
-use multus_hardware::gpio;
 use multus_hardware::sim::{self, Panel};
 use multus_ipc::MonoNs;
 use multus_ipc::io::{Definition, OPERATOR, Reader, Requester, SIMULATED};
@@ -152,15 +151,10 @@ impl Operator {
             return Err(format!("{name} is an input: only those of a simulated board can be set"));
         }
         let line = hardware.and_then(|hardware| hardware.lines.iter().find(|line| line.name == name));
-        let Some((line, LineSource::Gpio(number))) = line.map(|line| (line, line.source)) else {
-            return Err(format!("{name} is on a bus: of a simulated board only native inputs can be set"));
-        };
-        if value != 0.0 && value != 1.0 {
-            return Err(format!("{value} is no value of a digital input; expected 0 or 1"));
-        }
+        let line = line.ok_or_else(|| format!("{name} is not in hardware.toml any more"))?;
         let path = sim::file_of(dirs);
-        let panel = Panel::open(&path).and_then(|panel| panel.drive(number, Some(gpio::level(value, line.active_low))));
-        panel.map_err(|error| format!("{}: {error}", path.display()))
+        let panel = Panel::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        panel.show(line, value)
     }
 }
 

@@ -331,7 +331,7 @@ enum IoOrder {
         #[arg(long)]
         json: bool,
     },
-    /// Ask for a value of an output that no child owns; on a simulated board, drive a digital input
+    /// Ask for a value of an output that no child owns; on a simulated board, drive an input
     Set {
         name: String,
         /// "on", "off" or a number

@@ -17,6 +17,7 @@ mod io;
 mod kernel;
 mod load;
 mod mirror;
+mod modbus;
 mod options;
 mod pages;
 mod process;
@@ -154,6 +155,10 @@ fn measure(setup: &Setup, options: &Options, report: &mut Report) -> Result<(), 
     if options.wants("pages") {
         progress("multus-control: answers, cost, flood");
         pages::measure(setup, repetitions, report)?;
+    }
+    if options.wants("modbus") {
+        progress("multus-modbus and other servers of Modbus");
+        modbus::measure(setup, report)?;
     }
     if options.wants("beat") {
         progress("beat()");

@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod faults;
 mod history;
+mod lan;
 mod lines;
 mod logs;
 mod machine;
@@ -32,6 +33,7 @@ pub use children::Order;
 pub use error::{Error, Problem, Result};
 pub use events::EventQuery;
 pub use faults::{FaultReport, FaultText};
+pub use lan::{Lan, LanAddress};
 pub(crate) use lines::is_operators;
 #[cfg(test)]
 pub(crate) use lines::tests as testing;

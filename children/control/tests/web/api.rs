@@ -54,6 +54,36 @@ fn children_are_seen_and_ordered_about() {
 }
 
 #[test]
+fn the_lan_is_shown_and_its_change_confirmed_where_there_is_one() {
+    super::world::build("multus-lan");
+    let mut world = World::new();
+    // Without an interface it changes nothing, but tells so.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    world.child("net", "command = [\"multus-lan\"]\n[heartbeat]\ndeadline = \"10s\"\n");
+    world.parameters("net", &format!("port = {}\n", free.port()));
+    let address = up(&mut world);
+    world.wait_state("net", "running");
+    let operator = logged_in(address, "operator");
+    let lan = world.wait("it answers", || {
+        Some(operator.get("/api/v1/children/net/lan")).filter(|reply| reply.status == 200).map(|reply| reply.json())
+    });
+    assert_eq!((&lan["state"], &lan["interface"]), (&json!("idle"), &json!("")), "{lan}");
+    let page = operator.bytes("GET", "/children/net", &[("Accept", "text/html")], b"");
+    let page = String::from_utf8(page.body).expect("text");
+    assert!(page.contains("no interface is configured") && !page.contains("Let the change stand"), "{page}");
+    let refused = operator.send("POST", "/api/v1/children/net/lan/confirm", None);
+    assert_eq!(refused.status, 409, "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.body).contains("nothing waits for a confirmation"), "{refused:?}");
+    let guest = logged_in(address, "guest");
+    assert_eq!(guest.send("POST", "/api/v1/children/net/lan/confirm", None).status, 403);
+    assert_eq!(guest.get("/api/v1/children/net/lan").status, 200);
+    for other in ["/api/v1/children/idle/lan", "/api/v1/children/nobody/lan"] {
+        assert_eq!(guest.get(other).status, 404, "{other}");
+    }
+    assert_eq!(operator.send("POST", "/api/v1/children/idle/lan/confirm", None).status, 409);
+}
+
+#[test]
 fn configurations_are_saved_by_version_and_taken_back() {
     let mut world = World::new();
     let address = up(&mut world);

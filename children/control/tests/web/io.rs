@@ -56,7 +56,9 @@ fn lines_are_seen_set_held_and_released_by_whom_they_may() {
     assert_eq!((line("DO3")["value"].clone(), line("DO3")["held"].clone()), (json!(1.0), Value::Null));
     assert_eq!(order(&admin, "DO3", "release", 0.0), 409, "nobody holds it");
     assert_eq!(order(&operator, "DO2", "set", 0.0), 409, "a child owns it");
-    assert_eq!(order(&operator, "T1", "set", 20.0), 409, "it is on a bus");
+    assert_eq!(order(&operator, "T1", "set", 20.1), 204);
+    world.wait("the nearest that the sensor can tell", || (line("T1")["value"] == 20.0).then_some(()));
+    assert_eq!(order(&operator, "T1", "set", 200.0), 409, "no sensor tells that");
     assert_eq!(order(&operator, "DI1", "set", 1.0), 204);
     assert_eq!(line("DI1")["value"], 1.0);
     assert_eq!(order(&admin, "DI1", "force", 1.0), 409, "an input cannot be held");

@@ -44,6 +44,21 @@ fn a_thousand_connections_are_served_or_refused_and_places_come_back() {
 }
 
 #[test]
+fn without_a_free_file_descriptor_the_server_goes_on() {
+    let device = Device::with_tcp("", "max_connections = 900\n");
+    device.rerun("[limits]\nopen_files = 40\n");
+    let mut all: Vec<Connection> = (0..100).map(|_| connect(&device)).collect();
+    device.until("none is left", |device| device.log("modbus").contains("connections cannot be taken"));
+    for connection in &mut all[..5] {
+        assert_eq!(connection.ask(&GOOD)[0], 43, "the first ones are served");
+    }
+    // The last one has waited for its place.
+    all.drain(..90);
+    assert_eq!(all.last_mut().expect("ten are left").ask(&GOOD)[0], 43);
+    assert_eq!(device.child("modbus").state, "running");
+}
+
+#[test]
 fn hundreds_of_connections_a_second_do_not_disturb_a_master() {
     let device = Device::original();
     let mut master = connect(&device);

@@ -4,4 +4,6 @@ mod connections;
 mod frames;
 mod masters;
 mod plant;
+#[cfg(feature = "rtu")]
+mod rtu;
 mod world;

@@ -1,11 +1,13 @@
 //! What becomes of the plant: safe, retained and live values, a lost master, forced outputs, a multus-io that is gone.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use multus_contract::api::command::Request;
 use nix::sys::signal::{Signal, kill};
 
-use crate::world::{DO, Device, hardware};
+use crate::masters::output;
+use crate::world::{DO, Device, free_port, hardware, skip};
 
 const COIL_1_LOW: [u8; 5] = [5, 0, 0, 0, 0];
 const COIL_1_HIGH: [u8; 5] = [5, 0, 0, 0xff, 0];
@@ -146,6 +148,11 @@ fn a_read_only_server_writes_nothing() {
     assert_eq!(master.know(&[15, 0, 0, 0, 8, 1, 0]), [0x8f, 1]);
     assert_eq!(master.know(&[6, 0, 0, 0, 1]), [0x86, 1]);
     assert_eq!(master.know(&READ_BACK), [3, 16, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
+    drop(device);
+    // It needs no outputs of its own.
+    let map = "read_only = true\n[[map]]\ntables = [\"coils\"]\nlines = [\"DO1\"]\n";
+    let device = Device::with_hardware(map, "", &hardware().replace(", owner = \"modbus\"", ""));
+    assert_eq!(device.connect().know(&[1, 0, 0, 0, 1]), [1, 1, 0]);
 }
 
 #[test]
@@ -215,4 +222,24 @@ fn the_device_tells_how_it_is() {
 
 fn running() -> u8 {
     multus_ipc::words::StateCode::Running.code()
+}
+
+#[test]
+fn what_a_master_writes_is_in_the_event_database() {
+    let test = "what_a_master_writes_is_in_the_event_database";
+    let look = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute(\"select count(*) from io_changes \
+                where line = 'DO1' and value = '1' and source = 'requested'\").fetchone()[0])";
+    let database = |path: &std::path::Path| output(Command::new("python3").args(["-c", look]).arg(path));
+    if Command::new("python3").args(["-c", "import sqlite3"]).status().map_or(true, |status| !status.success()) {
+        return skip(test, "python3 with sqlite3 is missing");
+    }
+    let device = Device::original();
+    let [web, grpc] = [free_port(), free_port()];
+    let parameters = format!("[web]\nlisten = [\"127.0.0.1:{web}\"]\n[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n");
+    device.add("control", "multus-control", &parameters);
+    device.until("it runs", |device| device.child("control").state == "running");
+    let mut master = device.connect();
+    master.ask_until(&COIL_1_LOW, &COIL_1_LOW);
+    let path = device.dirs.state.join("history.sqlite");
+    device.until("it is recorded", |_| database(&path).is_ok_and(|count| count.trim() == "1"));
 }

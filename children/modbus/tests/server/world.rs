@@ -81,16 +81,8 @@ impl Device {
         }
         fs::write(dirs.config.join("hardware.toml"), hardware).expect("own file");
         let port = free_port();
-        for (name, program, after) in [("io", "multus-io", ""), ("modbus", "multus-modbus", "after = [\"io\"]\n")] {
-            let program = programs().join(program);
-            assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
-            let text = format!(
-                "command = [{program:?}]\n{after}[heartbeat]\ndeadline = \"5s\"\n[restart]\ndelays = [\"0s\"]\n"
-            );
-            fs::write(dirs.child_file(name), text).expect("own file");
-        }
-        fs::write(dirs.parameter_file("io"), "").expect("own file");
-        fs::write(dirs.parameter_file("modbus"), parameters(port, more, tcp)).expect("own file");
+        put(&dirs, "io", "multus-io", "", "");
+        put(&dirs, "modbus", "multus-modbus", "after = [\"io\"]\n", &parameters(port, more, tcp));
         let panel = Panel::open(&sim::file_of(&dirs)).expect("own file");
         let out = File::create(at("multusd.out")).expect("own file");
         let mut command = Command::new(programs().join("multusd"));
@@ -100,6 +92,26 @@ impl Device {
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("own file")).stderr(out);
         let daemon = command.spawn().expect("multusd was built");
         Self { _temp: temp, dirs, daemon, panel, port }
+    }
+
+    /// One more child.
+    pub(crate) fn add(&self, name: &str, program: &str, parameters: &str) {
+        put(&self.dirs, name, program, "", parameters);
+        self.tell(&Request::Reload);
+    }
+
+    /// The server with further keys in its file, as another process.
+    pub(crate) fn rerun(&self, keys: &str) {
+        let before = self.child("modbus").pid;
+        let file = self.dirs.child_file("modbus");
+        let text = fs::read_to_string(&file).expect("own file") + keys;
+        fs::write(file, text).expect("own file");
+        self.tell(&Request::Reload);
+        self.tell(&Request::Restart { name: "modbus".into() });
+        self.until("another process", |device| {
+            let child = device.child("modbus");
+            child.state == "running" && child.pid != before
+        });
     }
 
     /// Other parameters, and has them read.
@@ -179,6 +191,14 @@ impl Drop for Device {
         let _ = kill(Pid::from_raw(self.daemon.id().cast_signed()), Signal::SIGTERM);
         let _ = self.daemon.wait();
     }
+}
+
+fn put(dirs: &Dirs, name: &str, program: &str, keys: &str, parameters: &str) {
+    let program = programs().join(program);
+    assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
+    let text = format!("command = [{program:?}]\n{keys}[heartbeat]\ndeadline = \"5s\"\n[restart]\ndelays = [\"0s\"]\n");
+    fs::write(dirs.child_file(name), text).expect("own file");
+    fs::write(dirs.parameter_file(name), parameters).expect("own file");
 }
 
 fn parameters(port: u16, more: &str, tcp: &str) -> String {

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use multus_net::bound;
 use socket2::{Protocol, Type};
 use tokio::net::UdpSocket;
 
 /// The time until a good answer with at least one record. Waits for ever.
 pub(super) async fn look_up(server: SocketAddr, name: &str, interface: Option<&str>) -> Result<Duration, String> {
-    let socket = super::socket(server, Type::DGRAM, Protocol::UDP, interface).map_err(|error| error.to_string())?;
+    let socket = bound(server, Type::DGRAM, Protocol::UDP, interface).map_err(|error| error.to_string())?;
     let socket = UdpSocket::from_std(socket.into()).map_err(|error| error.to_string())?;
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(|error| format!("no random numbers: {error}"))?;

@@ -29,8 +29,10 @@ fn a_tunnel_is_connected_lost_and_found_again() {
     assert!(tunnel["sent_bytes"].is_string(), "{tunnel}");
     world.until_log("child", "the certificate of this device ends in ");
     assert!(tunnel["certificate_ends"].is_string(), "{tunnel}");
+    let killed = std::time::Instant::now();
     world.end("server");
     let tunnel = world.until_tunnel("lost", is("reconnecting"));
+    eprintln!("the server was killed, seen after {:.1} s (keepalive 1 4)", killed.elapsed().as_secs_f64());
     assert!(tunnel["address"].is_null() && tunnel["detail"] == "ping-restart", "{tunnel}");
     world.serve("");
     let again = world.until_tunnel("found again", is("connected"));
@@ -63,6 +65,38 @@ fn a_program_of_the_original_asks_and_has_it_restarted() {
     let second = world.until_tunnel("another openvpn", connected_by_another_than(pid(&first)));
     assert_eq!(world.ask("RestartTunnel"), json!({}));
     world.until_tunnel("a third openvpn", connected_by_another_than(pid(&second)));
+}
+
+#[test]
+fn several_instances_have_a_tunnel_and_a_port_each() {
+    let Some(world) = World::new("several_instances_have_a_tunnel_and_a_port_each") else { return };
+    world.serve("duplicate-cn\n");
+    world.start("ca", "", "");
+    let first = world.until_tunnel("the first", is("connected"));
+    world.start_other(1);
+    let second = world.until_tunnel_of(1, "the second", is("connected"));
+    assert_ne!((&first["address"], pid(&first)), (&second["address"], pid(&second)));
+    world.end("other");
+    world.until("the second is gone", || world.ask_of(1, "GetTunnel")["error"].is_string());
+    assert_eq!(pid(&world.until_tunnel("the first is untouched", is("connected"))), pid(&first));
+}
+
+#[test]
+fn a_clock_that_is_wrong_and_a_certificate_that_ended_are_told() {
+    let Some(world) = World::new("a_clock_that_is_wrong_and_a_certificate_that_ended_are_told") else { return };
+    world.serve("");
+    for (date, expected) in [
+        ("2001-01-01 00:00:00", "and the clock says 2001-01-01: is it right?"),
+        ("2049-01-01 00:00:00", "the certificate of this device ended on "),
+    ] {
+        if !world.start_at(date) {
+            return;
+        }
+        world.until_log("child", expected);
+        let tunnel = world.until_tunnel("it fails", is("reconnecting"));
+        assert_eq!(tunnel["detail"], "tls-error", "{tunnel}");
+        assert_eq!(world.stop("child"), Some(0));
+    }
 }
 
 #[test]

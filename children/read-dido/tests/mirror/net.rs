@@ -65,7 +65,10 @@ impl Net {
         let mut net = Self::new(test, 2)?;
         net.line_is(0, 0);
         let mut line = Command::new("python3");
-        line.arg(beside("line.py")).args([net.ns(0), net.ns(1)]).arg(net.settings()).stdout(Stdio::piped());
+        line.arg(beside("../../../netcheck/tests/net/line.py"))
+            .args([net.ns(0), net.ns(1)])
+            .arg(net.settings())
+            .stdout(Stdio::piped());
         let mut line = line.spawn().expect("python3 is there");
         let mut said = String::new();
         BufReader::new(line.stdout.take().expect("a pipe")).read_line(&mut said).expect("it speaks");

@@ -61,7 +61,7 @@ pub enum Request {
     },
     /// The data is a [`super::io::IoStatus`].
     Io,
-    /// Ask for a value of an output that no child owns; on a simulated board, drive a digital input.
+    /// Ask for a value of an output that no child owns; on a simulated board, drive an input.
     IoSet { name: String, value: f64 },
     /// Hold an output at a value, whatever its owner asks for; a safe state goes before it.
     IoForce { name: String, value: f64 },

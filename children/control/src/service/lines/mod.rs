@@ -28,7 +28,7 @@ pub(crate) use watch::start;
 /// What can be done with a line. Values are 0 or 1, or numbers in the unit of the line.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LineOrder {
-    /// Ask for a value of an output that no child owns; drive a digital input of a simulated board.
+    /// Ask for a value of an output that no child owns; drive an input of a simulated board.
     Set(f64),
     /// Hold an output at a value, whatever its owner asks for. A safe state goes before it.
     Force(f64),

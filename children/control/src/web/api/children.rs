@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::problem::Problem;
 use super::super::request::Method::{Get, Post, Put};
 use super::table::{Access, Call, Json, Table};
-use crate::service::{Advice, Caller, Order, ReloadReport};
+use crate::service::{Advice, Caller, Error, Lan, Order, ReloadReport};
 
 /// Child instances.
 #[derive(Serialize, JsonSchema)]
@@ -75,9 +75,24 @@ pub(crate) fn routes(table: &mut Table) {
         admin,
         instances,
     );
+    table.add(Get, "/children/{name}/lan", "lan", "What a child that runs multus-lan tells of the LAN", user, lan);
+    table.add(
+        Post,
+        "/children/{name}/lan/confirm",
+        "confirmLan",
+        "Let a change of the LAN that is on trial stand",
+        operator,
+        |call, (): ()| Ok(call.web.service.confirm_lan(call.caller()?, call.part(0))?),
+    );
     table.add(Get, "/children/{name}/advice", "advice", "Which deadline suits a child", user, |call, (): ()| {
         Ok(Json(Advices { lanes: call.web.service.advise(call.caller()?, call.part(0))? }))
     });
+}
+
+fn lan(call: &Call<'_>, (): ()) -> Result<Json<Lan>, Problem> {
+    let name = call.part(0);
+    let lan = call.web.service.lan(call.caller()?, name)?;
+    Ok(Json(lan.ok_or_else(|| Error::NotFound(format!("{name} does not set up a LAN, or does not answer")))?))
 }
 
 fn give(call: &Call<'_>, order: Order) -> Result<(), Problem> {

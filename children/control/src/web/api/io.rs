@@ -22,7 +22,7 @@ pub(crate) fn routes(table: &mut Table) {
     let of = |order: LineOrder| Access::Level(order.level());
     table.add(Get, "/io", "io", "All inputs and outputs, and how multus-io does", user, status);
     table.add(Get, "/io/{name}", "line", "One input or output", user, line);
-    let summary = "Ask for a value of an output that no child owns; drive a digital input of a simulated board";
+    let summary = "Ask for a value of an output that no child owns; drive an input of a simulated board";
     table.add(
         Post,
         "/io/{name}/set",

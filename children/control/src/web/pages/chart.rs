@@ -3,6 +3,8 @@
 //! Curves live in a box of 1000 x 100 that is stretched to the room there is; letters stand beside it, so they stay legible.
 //! Positions on a time line are percents of its width.
 
+use std::fmt::Write as _;
+
 use multus_contract::api::event::Event;
 use serde::Serialize;
 
@@ -30,21 +32,22 @@ impl Curve {
     /// A curve of `points`, oldest first; `None` breaks the line.
     pub(super) fn of(points: impl IntoIterator<Item = Point>) -> Self {
         let mut curve = Self { limit_y: y(1.0), tone: "ok", ..Self::default() };
-        let mut line: Vec<String> = Vec::new();
-        let mut last = None;
-        let mut close = |line: &mut Vec<String>| {
-            match line.len() {
-                0 => {}
+        let (mut line, mut last) = (String::new(), None);
+        let mut close = |line: &mut String| {
+            if !line.is_empty() && !line.contains(' ') {
                 // A point alone would not be seen.
-                1 => curve.lines.push(format!("{0} {0}", line[0])),
-                _ => curve.lines.push(line.join(" ")),
+                line.push_str(&format!(" {line}"));
             }
-            line.clear();
+            if !line.is_empty() {
+                curve.lines.push(std::mem::take(line));
+            }
         };
         for (at, part) in points {
             match part {
                 Some(part) if part.is_finite() => {
-                    line.push(format!("{},{}", round(at.clamp(0.0, 1.0) * WIDTH), y(part)));
+                    let blank = if line.is_empty() { "" } else { " " };
+                    // A text takes all that is written into it.
+                    let _ = write!(line, "{blank}{},{}", round(at.clamp(0.0, 1.0) * WIDTH), y(part));
                     last = Some(part);
                 }
                 _ => close(&mut line),

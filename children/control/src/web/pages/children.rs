@@ -138,7 +138,7 @@ impl View<'_> {
         let faults: Vec<_> = faults.into_iter().take(LATEST).collect();
         let context = context! {
             row => self.row(child), name, story, spoken, evidence, report, lanes, log, has_log, latest, past, faults,
-            documents => self.documents_of(name),
+            documents => self.documents_of(name), lan => self.service().lan(self.caller(), name).ok().flatten(),
             may_order => self.may(Caller::OPERATOR), may_enable => self.may(Caller::ADMIN),
         };
         Ok(self.page("child.html", name, context))
@@ -160,6 +160,10 @@ impl View<'_> {
 
     /// A button was pressed.
     pub(super) fn order(&self, name: &str, word: &str) -> Answer {
+        if word == "confirm" {
+            self.service().confirm_lan(self.caller(), name)?;
+            return Ok(self.done(&child_path(name), "The change of the LAN stands."));
+        }
         let (order, done) = match word {
             "start" => (Order::Start, "is being started"),
             "stop" => (Order::Stop, "is being stopped"),

@@ -212,7 +212,7 @@ fn row(line: &IoLine, io: &IoStatus, may_set: bool, may_hold: bool) -> Row {
         held: line.held.map_or_else(String::new, |held| value_of(line, held)),
         changed: line.changed.clone(),
         changes: line.changes,
-        can_set: may_set && if is_output { is_operators } else { io.simulated && digital },
+        can_set: may_set && if is_output { is_operators } else { io.simulated },
         can_hold: may_hold && is_output,
     }
 }
@@ -361,6 +361,8 @@ mod tests {
             (row.can_set, row.can_hold)
         };
         assert_eq!(can(&input, &simulated, true, true), (true, false));
+        let measured = IoLine { kind: "analogue-input".into(), ..input.clone() };
+        assert_eq!(can(&measured, &simulated, true, false), (true, false));
         assert_eq!(can(&input, &real, true, true), (false, false));
         assert_eq!(can(&free, &real, true, true), (true, true));
         assert_eq!(can(&free, &real, true, false), (true, false));

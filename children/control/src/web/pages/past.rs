@@ -14,7 +14,7 @@ use multus_contract::config::replace_file;
 use multus_ipc::MonoNs;
 use serde::{Deserialize, Serialize};
 
-use super::chart::{Curve, Point};
+use super::chart::Curve;
 use crate::service::{Caller, Service};
 
 /// How far back.
@@ -62,6 +62,8 @@ struct Child {
     ranges: [VecDeque<Step>; 3],
     /// The longest gap of the process when it was last looked at, and which process that was.
     longest: Option<(u32, f64)>,
+    /// The curves as they were drawn in this second.
+    drawn: [Option<(u64, Curve)>; 3],
 }
 
 /// What the file holds.
@@ -132,17 +134,13 @@ impl Past {
 
     /// The curve of a child.
     pub(super) fn curve(&self, name: &str, range: Range) -> Curve {
-        let (length, count) = range.steps();
-        let all = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(child) = all.get(name) else { return Curve::of([]) };
-        // The present second is not over yet; a longer step is shown as far as it goes.
-        let end = second() / length + u64::from(range != Range::Minute);
-        let known: BTreeMap<u64, f64> =
-            child.ranges[range as usize].iter().map(|step| (step.number, step.us / step.deadline_us)).collect();
-        #[expect(clippy::cast_precision_loss, reason = "at most 144")]
-        let place = |number: u64| 1.0 - (end - 1 - number) as f64 / (count - 1) as f64;
-        let points = (end.saturating_sub(count)..end).map(|number| (place(number), known.get(&number).copied()));
-        Curve::of(points.collect::<Vec<Point>>())
+        let mut all = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Child { ranges, drawn, .. }) = all.get_mut(name) else { return Curve::of([]) };
+        let (steps, drawn, now) = (&ranges[range as usize], &mut drawn[range as usize], second());
+        match drawn {
+            Some((second, curve)) if *second == now => curve.clone(),
+            _ => drawn.insert((now, draw(steps, range, now))).1.clone(),
+        }
     }
 
     /// How the longest silences of the steps spread; `None` while nothing is known.
@@ -153,6 +151,20 @@ impl Past {
         let at = |per_cent: usize| silences.get((silences.len() * per_cent).div_ceil(100).max(1) - 1).copied();
         Some(Longest { p50: at(50)?, p90: at(90)?, max: at(100)?, steps: silences.len() })
     }
+}
+
+fn draw(steps: &VecDeque<Step>, range: Range, second: u64) -> Curve {
+    let (length, count) = range.steps();
+    // The present second is not over yet; a longer step is shown as far as it goes.
+    let end = second / length + u64::from(range != Range::Minute);
+    #[expect(clippy::cast_precision_loss, reason = "at most 144")]
+    let place = |number: u64| 1.0 - (end - 1 - number) as f64 / (count - 1) as f64;
+    let mut known = steps.iter().peekable();
+    Curve::of((end.saturating_sub(count)..end).map(|number| {
+        while known.next_if(|step| step.number < number).is_some() {}
+        let step = known.peek().filter(|step| step.number == number);
+        (place(number), step.map(|step| step.us / step.deadline_us))
+    }))
 }
 
 /// Counts seconds since the machine started; never runs back. Begins late enough for a whole range before it.
@@ -187,7 +199,7 @@ fn kept(file: &Path, boot: &str, now: u64) -> Option<BTreeMap<String, Child>> {
     };
     let child = |[hour, day]: [VecDeque<Step>; 2]| Child {
         ranges: [VecDeque::new(), usable(hour, Range::Hour), usable(day, Range::Day)],
-        longest: None,
+        ..Child::default()
     };
     Some(kept.children.into_iter().map(|(name, ranges)| (name, child(ranges))).collect())
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
@@ -22,27 +22,32 @@ use tokio::time::timeout;
 
 /// An interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Link {
-    pub(crate) index: u32,
+pub struct Link {
+    /// Of the kernel, from 1.
+    pub index: u32,
+    /// Whether somebody has switched it on.
+    pub is_up: bool,
     /// Whether it is up and has a carrier: a cable with somebody at its other end, or an open tunnel.
-    pub(crate) has_carrier: bool,
+    pub has_carrier: bool,
 }
 
 /// All interfaces by name.
-pub(crate) type Links = BTreeMap<String, Link>;
+pub type Links = BTreeMap<String, Link>;
 
 /// The next router on a way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Router {
-    pub(crate) address: IpAddr,
+pub struct Router {
+    /// Its own.
+    pub address: IpAddr,
     /// Empty with an index of 0: whichever way the routes say.
-    pub(crate) interface: String,
-    pub(crate) index: u32,
+    pub interface: String,
+    /// Of the interface.
+    pub index: u32,
 }
 
 /// What is known of an address on the local network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Neighbour {
+pub enum Neighbour {
     /// It has answered within the last half minute or so.
     Confirmed,
     /// It has answered once; whether it still does is not known yet.
@@ -55,7 +60,7 @@ pub(crate) enum Neighbour {
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub(crate) fn links() -> io::Result<Links> {
+pub fn links() -> io::Result<Links> {
     let mut links = Links::new();
     dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         if let RouteNetlinkMessage::NewLink(link) = message {
@@ -63,8 +68,9 @@ pub(crate) fn links() -> io::Result<Links> {
                 LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,
             });
-            let has_carrier = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-            links.extend(name.map(|name| (name, Link { index: link.header.index, has_carrier })));
+            let is_up = link.header.flags.contains(LinkFlags::Up);
+            let has_carrier = is_up && link.header.flags.contains(LinkFlags::LowerUp);
+            links.extend(name.map(|name| (name, Link { index: link.header.index, is_up, has_carrier })));
         }
     })?;
     Ok(links)
@@ -74,7 +80,7 @@ pub(crate) fn links() -> io::Result<Links> {
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub(crate) fn default_router(interface: Option<&str>) -> io::Result<Option<Router>> {
+pub fn default_router(interface: Option<&str>) -> io::Result<Option<Router>> {
     let links = links()?;
     let mut found: Vec<(bool, u32, Router)> = Vec::new();
     dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| {
@@ -111,7 +117,7 @@ pub(crate) fn default_router(interface: Option<&str>) -> io::Result<Option<Route
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub(crate) fn neighbour(address: IpAddr, index: u32) -> io::Result<Neighbour> {
+pub fn neighbour(address: IpAddr, index: u32) -> io::Result<Neighbour> {
     let mut found = Neighbour::Absent;
     let mut question = NeighbourMessage::default();
     question.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -135,11 +141,11 @@ pub(crate) fn neighbour(address: IpAddr, index: u32) -> io::Result<Neighbour> {
 }
 
 /// Keeps `sender` up to date with all interfaces. The kernel tells of a lost carrier up to a second late (it collects such
-/// news, see link_watch.c), but answers at once when it is asked; so it is asked now and then as well.
+/// news, see link_watch.c), but answers at once when it is asked; so it is asked every `look` as well, if that is given.
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub(crate) async fn follow(sender: watch::Sender<Links>) -> io::Result<()> {
+pub async fn follow(sender: watch::Sender<Links>, look: Option<Duration>) -> io::Result<()> {
     // The runtime only waits for it and receives, which is the same for all sockets of datagrams.
     let socket = UdpSocket::from_std(open(RTMGRP_LINK)?.into())?;
     let mut buffer = vec![0; RECEIVED_BYTES];
@@ -151,8 +157,9 @@ pub(crate) async fn follow(sender: watch::Sender<Links>) -> io::Result<()> {
             *known = now;
             is_new
         });
-        if let Ok(ready) = timeout(LOOK, socket.readable()).await {
-            ready?;
+        match look {
+            Some(look) => timeout(look, socket.readable()).await.unwrap_or(Ok(()))?,
+            None => socket.readable().await?,
         }
         loop {
             match socket.try_recv(&mut buffer) {
@@ -167,11 +174,32 @@ pub(crate) async fn follow(sender: watch::Sender<Links>) -> io::Result<()> {
 }
 
 /// Asks for a whole table.
-fn dump(question: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+pub(crate) fn dump(question: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+    talk(question, NLM_F_DUMP, |message| match message {
+        NetlinkPayload::Done(_) => Some(Ok(())),
+        NetlinkPayload::InnerMessage(inner) => {
+            each(inner);
+            None
+        }
+        _ => None,
+    })
+}
+
+/// Has something changed, and waits for the word of the kernel.
+pub(crate) fn change(order: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    talk(order, NLM_F_ACK | flags, |_| None)
+}
+
+/// Sends, and reads answers until `end` knows one or the kernel says that it is done.
+fn talk(
+    message: RouteNetlinkMessage,
+    flags: u16,
+    mut end: impl FnMut(NetlinkPayload<RouteNetlinkMessage>) -> Option<io::Result<()>>,
+) -> io::Result<()> {
     let socket = open(0)?;
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_DUMP | NLM_F_REQUEST;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
@@ -188,10 +216,14 @@ fn dump(question: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)
             let length = (message.header.length as usize).next_multiple_of(4).max(16);
             rest = rest.get(length..).unwrap_or_default();
             match message.payload {
-                NetlinkPayload::Done(_) => return Ok(()),
+                // An error without a code is the word that it was done.
+                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(inner) => each(inner),
-                _ => {}
+                other => {
+                    if let Some(result) = end(other) {
+                        return result;
+                    }
+                }
             }
         }
     }
@@ -205,8 +237,6 @@ fn open(groups: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A pulled cable is to be seen within a second.
-const LOOK: Duration = Duration::from_millis(250);
 /// News of interfaces, see rtnetlink(7).
 const RTMGRP_LINK: u32 = 1;
 /// The kernel fills at most 32 KiB of a buffer that is large enough.

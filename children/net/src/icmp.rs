@@ -8,8 +8,13 @@ use std::time::{Duration, Instant};
 use socket2::{Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
-/// The time until the reply. Waits for ever.
-pub(super) async fn ping(address: SocketAddr, interface: Option<&str>) -> Result<Duration, String> {
+use crate::socket::bound;
+
+/// Sends a ping, through `interface` only where one is given; the time until the reply. Waits for ever.
+///
+/// # Errors
+/// It cannot be sent; for people.
+pub async fn ping(address: SocketAddr, interface: Option<&str>) -> Result<Duration, String> {
     let socket = open(address, interface)?;
     let mut mark = [0; MARK_LENGTH];
     getrandom::fill(&mut mark).map_err(|error| format!("no random numbers: {error}"))?;
@@ -30,11 +35,11 @@ pub(super) async fn ping(address: SocketAddr, interface: Option<&str>) -> Result
 
 fn open(address: SocketAddr, interface: Option<&str>) -> Result<Socket, String> {
     let protocol = if address.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
-    match super::socket(address, Type::DGRAM, protocol, interface) {
+    match bound(address, Type::DGRAM, protocol, interface) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         opened => return opened.map_err(|error| error.to_string()),
     }
-    super::socket(address, Type::RAW, protocol, interface).map_err(|error| match error.kind() {
+    bound(address, Type::RAW, protocol, interface).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "this process may not ping: name its group in net.ipv4.ping_group_range, or give it CAP_NET_RAW".to_owned()
         }

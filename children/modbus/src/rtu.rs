@@ -1,0 +1,180 @@
+//! Modbus RTU over a serial line ("MODBUS over Serial Line Specification and Implementation Guide V1.02", section 2.5.1).
+//!
+//! A frame ends with a silence of 3.5 characters. What is too short, too long, has a wrong check sum or another address is
+//! left alone: on a bus with several units that is what the others say. Address 0 is for all: it is obeyed and not answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+use tokio_serial::{DataBits, SerialPortBuilderExt as _, SerialStream, StopBits};
+
+use crate::config::{Parity, Rtu};
+use crate::diagnostics::Counters;
+use crate::pdu;
+use crate::plant::Image;
+use crate::tcp::done;
+use crate::unit::{Handled, Unit};
+
+/// A unit on a serial line.
+#[derive(Debug)]
+pub(crate) struct Station {
+    pub(crate) unit: Arc<Unit<Image>>,
+    pub(crate) own_id: u8,
+    pub(crate) gap: Duration,
+    pub(crate) counters: Arc<Counters>,
+    /// The beginning of time for the unit.
+    pub(crate) started: Instant,
+}
+
+/// Opens the line.
+///
+/// # Errors
+/// What the system refuses, in words.
+pub(crate) fn open(config: &Rtu) -> Result<SerialStream, String> {
+    let parity = match config.parity {
+        Parity::Even => tokio_serial::Parity::Even,
+        Parity::Odd => tokio_serial::Parity::Odd,
+        Parity::None => tokio_serial::Parity::None,
+    };
+    tokio_serial::new(&config.device, config.baud)
+        .data_bits(DataBits::Eight)
+        .parity(parity)
+        .stop_bits(if config.stop_bits == 2 { StopBits::Two } else { StopBits::One })
+        .open_native_async()
+        .map_err(|error| format!("the serial line {} cannot be opened: {error}", config.device))
+}
+
+/// The silence that ends a frame.
+pub(crate) fn gap(config: &Rtu) -> Duration {
+    let configured = config.gap.duration();
+    if configured.is_zero() { silence(config.baud) } else { configured }
+}
+
+/// 3.5 characters of 11 bits; from 19200 bit/s on 1.75 ms, so that timers can keep up.
+fn silence(baud: u32) -> Duration {
+    if baud > 19_200 { Duration::from_micros(1750) } else { Duration::from_secs(1) * 77 / (2 * baud) }
+}
+
+/// Address and PDU of a frame; `None` for what is none.
+fn parse(frame: &[u8]) -> Option<(u8, &[u8])> {
+    if !(SHORTEST..=LONGEST).contains(&frame.len()) {
+        return None;
+    }
+    let (content, sum) = frame.split_at(frame.len() - 2);
+    (check_sum(content) == [sum[0], sum[1]]).then(|| (content[0], &content[1..]))
+}
+
+/// CRC-16 with the polynomial A001h, low byte first (appendix B of the guide).
+fn check_sum(bytes: &[u8]) -> [u8; 2] {
+    let turn = |crc: u16, _| if crc & 1 == 1 { crc >> 1 ^ 0xa001 } else { crc >> 1 };
+    bytes.iter().fold(0xffff, |crc: u16, byte| (0..8).fold(crc ^ u16::from(*byte), turn)).to_le_bytes()
+}
+
+impl Station {
+    /// Serves until the line fails; says why. `turns` rises as long as this goes on.
+    pub(crate) async fn serve(&self, mut line: SerialStream, turns: Arc<AtomicU64>) -> String {
+        let mut bytes = [0; LONGEST + 1];
+        let mut filled = 0;
+        let mut out = Vec::with_capacity(LONGEST);
+        loop {
+            turns.fetch_add(1, Ordering::Relaxed);
+            let patience = if filled == 0 { TURN } else { self.gap };
+            // What goes beyond the longest frame goes over its last byte: it is too long then.
+            let room = &mut bytes[filled.min(LONGEST)..];
+            match timeout(patience, line.read(room)).await {
+                Ok(Ok(0)) => return "the serial line is gone".into(),
+                Ok(Ok(count)) => filled = (filled + count).min(LONGEST + 1),
+                Ok(Err(error)) => return format!("the serial line cannot be read: {error}"),
+                Err(_) => {
+                    if let Some((address, pdu)) = parse(&bytes[..filled]) {
+                        out.clear();
+                        self.answer(address, pdu, &mut out).await;
+                        let sent = timeout(LONGEST_SENDING, line.write_all(&out)).await;
+                        match sent {
+                            Ok(Ok(())) => {}
+                            Ok(Err(error)) => return format!("the serial line cannot be written: {error}"),
+                            Err(_) => log::warn!("the serial line takes no answer"),
+                        }
+                    } else if filled > 0 {
+                        log::debug!("{filled} bytes on the serial line are no frame");
+                    }
+                    filled = 0;
+                }
+            }
+        }
+    }
+
+    /// An empty answer is none.
+    async fn answer(&self, address: u8, pdu: &[u8], out: &mut Vec<u8>) {
+        if address != self.own_id && address != BROADCAST {
+            return;
+        }
+        out.push(address);
+        if let Handled::Asked(asked) = self.unit.handle(pdu, self.started.elapsed(), out) {
+            let is_done = done(&asked).await;
+            self.unit.finish(pdu, is_done, out);
+        }
+        if address == BROADCAST {
+            out.clear();
+            return;
+        }
+        self.counters.count(out[1]);
+        let sum = check_sum(out);
+        out.extend_from_slice(&sum);
+    }
+}
+
+const BROADCAST: u8 = 0;
+/// Address, function, check sum.
+const SHORTEST: usize = 4;
+const LONGEST: usize = 1 + pdu::LONGEST + 2;
+/// From turn to turn while nothing comes.
+const TURN: Duration = Duration::from_millis(50);
+/// The system takes a whole answer at once and sends it at the pace of the line.
+const LONGEST_SENDING: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_have_the_check_sum_of_the_guide() {
+        let frame = [1, 3, 0, 0, 0, 10, 0xc5, 0xcd];
+        assert_eq!(parse(&frame), Some((1, &frame[1..6])));
+        for at in 0..frame.len() {
+            for bit in 0..8 {
+                let mut wrong = frame;
+                wrong[at] ^= 1 << bit;
+                assert_eq!(parse(&wrong), None, "bit {bit} of byte {at}");
+            }
+        }
+        for length in 0..frame.len() {
+            assert_eq!(parse(&frame[..length]), None);
+        }
+        let long = vec![1; LONGEST + 1];
+        assert_eq!(parse(&long), None);
+    }
+
+    #[test]
+    fn the_silence_is_that_of_the_guide() {
+        assert_eq!(silence(9600), Duration::from_nanos(4_010_416));
+        assert_eq!(silence(19_200), Duration::from_nanos(2_005_208));
+        assert_eq!(silence(115_200), Duration::from_micros(1750));
+        let usb = Rtu { gap: multus_child::Interval::from_millis(20), ..Rtu::default() };
+        assert_eq!((gap(&Rtu::default()), gap(&usb)), (silence(19_200), Duration::from_millis(20)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_a_frame_or_not(bytes in proptest::collection::vec(0u8.., 0..300)) {
+            let mut bytes = bytes;
+            let _ = parse(&bytes);
+            let sum = check_sum(&bytes);
+            bytes.extend(sum);
+            assert_eq!(parse(&bytes).is_some(), (SHORTEST..=LONGEST).contains(&bytes.len()));
+        }
+    }
+}

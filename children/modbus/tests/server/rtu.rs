@@ -1,0 +1,195 @@
+//! Modbus RTU over a pair of pseudo terminals that socat makes.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::masters::{ALL_FUNCTIONS, libmodbus, output, python};
+use crate::world::{Device, PATIENCE, beside, skip};
+
+/// A serial line, until it is dropped.
+struct Line {
+    socat: Child,
+    temp: tempfile::TempDir,
+}
+
+impl Line {
+    /// The reason when there is none.
+    fn new() -> Result<Self, String> {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let end = |name: &str| format!("pty,raw,echo=0,link={}", temp.path().join(name).display());
+        let socat = Command::new("socat")
+            .args([end("device"), end("master")])
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("socat: {error}"))?;
+        let line = Self { socat, temp };
+        let until = Instant::now() + PATIENCE;
+        while !(line.end("device").exists() && line.end("master").exists()) {
+            assert!(Instant::now() < until, "socat makes no terminals");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(line)
+    }
+
+    fn end(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    fn device(&self, parameters: &str) -> Device {
+        let path = self.end("device");
+        let rtu = format!(
+            "{parameters}\n[rtu]\nenabled = true\ndevice = {path:?}\nbaud = 115200\nparity = \"none\"\ngap = \"20ms\"\n"
+        );
+        Device::with_tcp(&rtu, "enabled = false\n")
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let _ = self.socat.kill();
+        let _ = self.socat.wait();
+    }
+}
+
+fn pulled(device: &Device) {
+    device.pull(1, true);
+    device.pull(3, true);
+}
+
+#[test]
+fn pymodbus_finds_the_map_of_the_original_over_a_serial_line() {
+    let test = "pymodbus_finds_the_map_of_the_original_over_a_serial_line";
+    let (line, python) = match (Line::new(), python()) {
+        (Ok(line), Ok(python)) => (line, python),
+        (Err(reason), _) | (_, Err(reason)) => return skip(test, &reason),
+    };
+    let device = line.device("");
+    pulled(&device);
+    let said = output(Command::new(python).arg(beside("masters.py")).arg("rtu").arg(line.end("master")));
+    assert_eq!(said.as_deref().map(str::trim), Ok("ok"), "{}", device.log("modbus"));
+}
+
+#[test]
+fn libmodbus_finds_every_function_over_a_serial_line() {
+    let test = "libmodbus_finds_every_function_over_a_serial_line";
+    let (line, master) = match (Line::new(), libmodbus()) {
+        (Ok(line), Ok(master)) => (line, master),
+        (Err(reason), _) | (_, Err(reason)) => return skip(test, &reason),
+    };
+    let device = line.device(ALL_FUNCTIONS);
+    pulled(&device);
+    let said = output(Command::new(master).arg("rtu").arg(line.end("master")));
+    assert_eq!(said.as_deref().map(str::trim), Ok("ok"), "{}", device.log("modbus"));
+}
+
+#[test]
+fn mbpoll_reads_over_a_serial_line() {
+    let test = "mbpoll_reads_over_a_serial_line";
+    let line = match (Line::new(), Command::new("mbpoll").arg("-V").output()) {
+        (Ok(line), Ok(_)) => line,
+        (Err(reason), _) => return skip(test, &reason),
+        (_, Err(error)) => return skip(test, &format!("mbpoll: {error}")),
+    };
+    let device = line.device("");
+    pulled(&device);
+    let mut command = Command::new("mbpoll");
+    command.args(["-m", "rtu", "-b", "115200", "-P", "none", "-a", "1", "-t", "3", "-r", "0", "-c", "3", "-0", "-1"]);
+    let text = output(command.arg(line.end("master"))).expect("an answer");
+    let values: Vec<_> =
+        text.lines().filter(|l| l.starts_with('[')).filter_map(|l| l.split_whitespace().nth(1)).collect();
+    assert_eq!(values, ["1", "0", "1"], "{text}");
+}
+
+/// The bus as a device on it sees it.
+struct Bus(File);
+
+impl Bus {
+    fn new(line: &Line) -> Self {
+        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+        let end = File::options().read(true).write(true).custom_flags(flags).open(line.end("master"));
+        Self(end.expect("a terminal"))
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("a terminal takes it");
+    }
+
+    /// What comes within this time, up to the end of a frame of this length.
+    fn hear(&mut self, length: usize, patience: Duration) -> Vec<u8> {
+        let end = Instant::now() + patience;
+        let (mut heard, mut bytes) = (Vec::new(), [0; 64]);
+        while heard.len() < length && Instant::now() < end {
+            match self.0.read(&mut bytes) {
+                Ok(count) => heard.extend(&bytes[..count]),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        heard
+    }
+
+    /// Asks unit 1 for its product code until it answers: what was said before is over then.
+    fn until_answered(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        let begin = [1, 43, 14, 4, 0x82, 0, 0, 1, 1, 13];
+        while Instant::now() < end {
+            self.say(&with_sum(&[1, 43, 14, 4, 1]));
+            let heard = self.hear(25, Duration::from_millis(500));
+            if heard.starts_with(&begin) {
+                assert_eq!(with_sum(&heard[..23]), heard);
+                return;
+            }
+            assert!(heard.is_empty(), "an answer to something else: {heard:x?}");
+        }
+        panic!("no answer");
+    }
+}
+
+fn with_sum(bytes: &[u8]) -> Vec<u8> {
+    let mut crc = 0xffffu16;
+    for byte in bytes {
+        crc ^= u16::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xa001 } else { crc >> 1 };
+        }
+    }
+    [bytes, &crc.to_le_bytes()].concat()
+}
+
+#[test]
+fn noise_and_frames_of_others_are_left_alone_and_all_obey_address_0() {
+    let test = "noise_and_frames_of_others_are_left_alone_and_all_obey_address_0";
+    let line = match Line::new() {
+        Ok(line) => line,
+        Err(reason) => return skip(test, &reason),
+    };
+    let device = line.device("");
+    let mut bus = Bus::new(&line);
+    bus.until_answered();
+    let good = with_sum(&[1, 5, 0, 0, 0, 0]);
+    let mut wrong = good.clone();
+    wrong[6] ^= 1;
+    for noise in [
+        &wrong[..],
+        &good[..7],
+        &with_sum(&[2, 5, 0, 0, 0, 0]),
+        &with_sum(&[17, 3, 2, 0, 0]),
+        &[0xff; 700],
+        &[&[0][..], &good].concat(),
+        &[1],
+    ] {
+        bus.say(noise);
+        let heard = bus.hear(1, Duration::from_millis(100));
+        assert!(heard.is_empty(), "{noise:x?}: {heard:x?}");
+    }
+    assert_eq!(device.level(1), Some(true), "nothing was written");
+    bus.until_answered();
+    bus.say(&with_sum(&[0, 5, 0, 0, 0, 0]));
+    device.until("address 0 is obeyed", |device| device.level(1) == Some(false));
+    assert!(bus.hear(1, Duration::from_millis(100)).is_empty(), "and not answered");
+    bus.say(&with_sum(&[1, 3, 0, 200, 0, 1]));
+    assert_eq!(bus.hear(5, PATIENCE), with_sum(&[1, 0x83, 2]));
+}
