@@ -87,4 +87,4 @@ impl Looker {
 }
 
 /// From look to look at most: a multus-io that is gone changes nothing.
-const TURN: Duration = Duration::from_millis(50);
+const TURN: Duration = Duration::from_millis(100);

@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_change_counts_when_it_has_lasted() {
         let mut line = Debounce::new(10 * MS);
-        assert_eq!(line.look(seen(false, 0), 0 * MS), Some(false), "the first value is believed");
+        assert_eq!(line.look(seen(false, 0), Duration::ZERO), Some(false), "the first value is believed");
         assert_eq!(line.look(seen(true, 1), 5 * MS), Some(false));
         assert_eq!(line.due(), Some(15 * MS));
         assert_eq!(line.look(seen(true, 1), 14 * MS), Some(false));
@@ -95,8 +95,8 @@ mod tests {
     #[test]
     fn what_goes_back_or_chatters_between_two_looks_begins_anew() {
         let mut line = Debounce::new(10 * MS);
-        line.look(seen(false, 0), 0 * MS);
-        line.look(seen(true, 1), 1 * MS);
+        line.look(seen(false, 0), Duration::ZERO);
+        line.look(seen(true, 1), MS);
         assert_eq!(line.look(seen(false, 2), 5 * MS), Some(false));
         assert_eq!(line.due(), None);
         line.look(seen(true, 3), 6 * MS);
@@ -109,8 +109,8 @@ mod tests {
     fn what_is_not_known_is_told_after_a_while_and_is_over_at_once() {
         let mut line = Debounce::new(10 * MS);
         let unknown = Seen { on: None, changes: 1 };
-        line.look(seen(true, 1), 0 * MS);
-        assert_eq!((line.look(unknown, 1 * MS), line.due()), (Some(true), Some(251 * MS)));
+        line.look(seen(true, 1), Duration::ZERO);
+        assert_eq!((line.look(unknown, MS), line.due()), (Some(true), Some(251 * MS)));
         assert_eq!((line.look(seen(true, 1), 200 * MS), line.due()), (Some(true), None), "it is back in time");
         line.look(unknown, 300 * MS);
         assert_eq!(line.look(unknown, 549 * MS), Some(true));

@@ -231,11 +231,11 @@ mod tests {
                     // It dies and starts again.
                     1 => (world.session, world.sequence, world.used) = (world.session + 1, 0, None),
                     // It makes a state.
-                    2 | 3 => if let Some(connection) = world.used.map(|used| &mut world.connections[used]) {
-                        if let Some(epoch) = connection.welcomed {
-                            (world.sequence, world.clock) = (world.sequence + 1, world.clock + 1);
-                            connection.under_way.push_back((epoch, world.sequence, world.clock));
-                        }
+                    2 | 3 => if let Some(connection) = world.used.map(|used| &mut world.connections[used])
+                        && let Some(epoch) = connection.welcomed
+                    {
+                        (world.sequence, world.clock) = (world.sequence + 1, world.clock + 1);
+                        connection.under_way.push_back((epoch, world.sequence, world.clock));
                     },
                     // The receiver gets something of some connection, dead or alive.
                     4 | 5 if count > 0 => {

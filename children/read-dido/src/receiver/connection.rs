@@ -212,5 +212,5 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const LARGEST_HEADERS: u32 = 16 * 1024;
 /// 256 lines fit.
 const LARGEST_MESSAGE: usize = 64 * 1024;
-const TURN: Duration = Duration::from_millis(50);
+const TURN: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(20);

@@ -257,6 +257,6 @@ impl Output {
 }
 
 /// From look to look at most.
-const TURN: Duration = Duration::from_millis(50);
+const TURN: Duration = Duration::from_millis(100);
 /// How long outputs may take until a state is acknowledged all the same. Scans are at most a second apart, and usually a millisecond.
 const CONFIRM: Duration = Duration::from_millis(50);

@@ -95,6 +95,24 @@ impl Net {
         ip(&format!("-n {} link set port{device} {state}", self.ns(self.count)));
     }
 
+    /// What a device sends is lost from now on; what it is sent is not.
+    fn mute(&self, device: usize, is_mute: bool) {
+        let nft = |arguments: &[&str]| {
+            let namespace = self.ns(device);
+            let mut command = Command::new("ip");
+            let output =
+                command.args(["netns", "exec", &namespace, "nft"]).args(arguments).output().expect("nft is there");
+            assert!(output.status.success(), "nft {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        if is_mute {
+            nft(&["add table ip mute"]);
+            nft(&["add chain ip mute out { type filter hook output priority 0; }"]);
+            nft(&["add rule ip mute out oif eth0 drop"]);
+        } else {
+            nft(&["delete table ip mute"]);
+        }
+    }
+
     /// The device itself sees it.
     fn interface_of(&self, device: usize, state: &str) {
         ip(&format!("-n {} link set eth0 {state}", self.ns(device)));
@@ -230,6 +248,32 @@ fn after_a_partition_the_newest_state_and_never_an_older_one() {
     let peer = to.until_peer(PORT, "device 0", "connected");
     assert!(peer.sequence > 0, "{peer:#?}");
     from.until_peer(PORT, &at(1), "connected");
+}
+
+#[test]
+fn a_line_that_carries_one_way_only_is_no_line() {
+    let test = "a_line_that_carries_one_way_only_is_no_line";
+    if Command::new("nft").arg("-v").output().is_err() {
+        return skip(test, "nft is missing");
+    }
+    let Some(net) = Net::switched(test, 2) else { return };
+    let to = net.device(1, hears(0, "1s"));
+    let from = net.device(0, sends(0, &[1]));
+    for (mute, is_on) in [(0, true), (1, false), (0, false), (1, true)] {
+        from.pull(1, is_on);
+        from.pull(2, true);
+        to.until_output(1, is_on);
+        to.until_output(2, true);
+        net.mute(mute, true);
+        from.pull(1, !is_on);
+        to.until_peer(PORT, "device 0", "silent");
+        to.until_output(1, false);
+        to.until_output(2, false);
+        from.until_peer(PORT, &at(1), "connecting");
+        net.mute(mute, false);
+        to.until_output(1, !is_on);
+        to.until_output(2, true);
+    }
 }
 
 #[test]
