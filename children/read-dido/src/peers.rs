@@ -67,7 +67,7 @@ pub(crate) struct Shown {
     states: u64,
     acknowledged: u64,
     pub(crate) lost: u64,
-    connects: u64,
+    pub(crate) connects: u64,
     silences: u64,
     last: (u64, u64),
     outputs: Vec<v1::MirrorResult>,
@@ -99,7 +99,6 @@ impl Peer {
     /// The other end is there.
     pub(crate) fn connected(&self, detail: &str) {
         let mut shown = self.shown();
-        shown.connects += u64::from(self.shared.protocol == Protocol::Multus);
         shown.told.clear();
         if shown.go(State::Connected, detail) {
             drop(shown);

@@ -155,6 +155,7 @@ impl Conversation {
                 sender.peer.state();
                 let is_new =
                     sender.epochs.send_if_modified(|epoch| std::mem::replace(epoch, stream.epoch) != stream.epoch);
+                sender.peer.shown().connects += u64::from(is_new);
                 if is_new || is_back {
                     sender.peer.shown().address = self.origin.address.to_string();
                     sender.peer.connected(&format!("from {}", self.origin.address));

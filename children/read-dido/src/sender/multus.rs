@@ -53,6 +53,7 @@ impl Sender {
         loop {
             let end = match self.connect().await {
                 Ok(mut link) => {
+                    self.way.peer.shown().connects += 1;
                     self.way.peer.connected("");
                     let end = self.mirror(&mut link).await;
                     self.way.peer.shown().lost += link.under_way.len() as u64;
