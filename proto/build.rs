@@ -13,7 +13,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=legacy");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     // Reflection must not name services of other programs.
-    let reflected: Vec<&PathBuf> = own.iter().filter(|file| !file.ends_with("network.proto")).collect();
+    let of_others = ["network.proto", "mirror.proto"];
+    let reflected: Vec<&PathBuf> =
+        own.iter().filter(|file| !of_others.iter().any(|name| file.ends_with(name))).collect();
     std::fs::write(out.join("descriptors.bin"), protox::compile(reflected, [root])?.encode_to_vec())?;
     for files in [own, legacy] {
         tonic_prost_build::configure().compile_fds(protox::compile(files, [root])?)?;

@@ -59,6 +59,7 @@ mod context;
 mod interval;
 pub mod lines;
 mod logging;
+pub mod network;
 pub mod parameter;
 mod schedule;
 mod schema;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{Identity, LONGEST_TEXT};
 use crate::map::Map;
-use crate::network::Network;
 use crate::value::{Format, WordOrder};
+use multus_child::network::Network;
 
 /// A Modbus server. As long as nothing else is said it has the registers of the original multusd.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

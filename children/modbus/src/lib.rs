@@ -14,7 +14,6 @@ mod diagnostics;
 mod frame;
 mod identity;
 mod map;
-mod network;
 mod pdu;
 mod plant;
 #[cfg(feature = "rtu")]

@@ -13,10 +13,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout
 use crate::config::ForeignUnits;
 use crate::diagnostics::Counters;
 use crate::frame::{self, Frame, Next};
-use crate::network::Network;
 use crate::pdu::{EXCEPTION, Exception, refuse};
 use crate::plant::Image;
 use crate::unit::{Handled, Unit};
+use multus_child::network::Network;
 
 /// What all connections share.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ mod hang;
 mod io;
 mod kernel;
 mod load;
+mod mirror;
 mod modbus;
 mod options;
 mod pages;
@@ -138,6 +139,17 @@ fn measure(setup: &Setup, options: &Options, report: &mut Report) -> Result<(), 
             let _load = if condition == Condition::Loaded { Some(Load::start()?) } else { None };
             progress(&format!("{}: outputs and inputs", condition.as_str()));
             io::measure(setup, condition, repetitions, report)?;
+        }
+    }
+    if options.wants("mirror") {
+        for condition in Condition::ALL {
+            if condition == Condition::Loaded && !Load::is_available() {
+                report.skipped("mirrored inputs and outputs under load", "", "stress-ng is not installed");
+                continue;
+            }
+            let _load = if condition == Condition::Loaded { Some(Load::start()?) } else { None };
+            progress(&format!("{}: mirrored inputs and outputs", condition.as_str()));
+            mirror::measure(setup, condition, repetitions, report)?;
         }
     }
     if options.wants("pages") {

@@ -15,14 +15,15 @@ needs for it, measured in turns with it. As root, or with the right to real-time
   --quick                    20 repetitions, 200 children, 12 s of waiting for false alarms
   --children N               children whose cost is measured; default 1000
   --false-alarm-minutes M    how long 100 children are watched under load; default 10
-  --only PART,PART           hang, crash, fast, adapters, io, pages, modbus, memory, cost, alarms, beat;
+  --only PART,PART           hang, crash, fast, adapters, io, mirror, pages, modbus, memory, cost, alarms,
+                             beat;
                              default: all of them
   --json FILE                every value; default: bench/latency.json in the target directory
   --help                     this text";
 
 /// Parts of the run.
-pub(crate) const PARTS: [&str; 11] =
-    ["hang", "crash", "fast", "adapters", "io", "pages", "modbus", "memory", "cost", "alarms", "beat"];
+pub(crate) const PARTS: [&str; 12] =
+    ["hang", "crash", "fast", "adapters", "io", "mirror", "pages", "modbus", "memory", "cost", "alarms", "beat"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Options {

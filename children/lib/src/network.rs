@@ -1,18 +1,18 @@
-//! Networks from which masters may come. Pure.
+//! Networks from which somebody may come, as addresses with a prefix. Pure.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
 /// An address, or all that begin as it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Network {
+pub struct Network {
     address: IpAddr,
     prefix: u32,
 }
 
 impl Network {
     /// Whether the address lies in it. IPv4 as it comes in over an IPv6 socket counts as IPv4.
-    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+    pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
                 let mask = u32::MAX.checked_shl(32 - self.prefix).unwrap_or(0);
@@ -24,6 +24,11 @@ impl Network {
             }
             _ => false,
         }
+    }
+
+    /// Whether some address lies in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        if self.prefix <= other.prefix { self.contains(other.address) } else { other.contains(self.address) }
     }
 }
 
@@ -68,6 +73,9 @@ mod tests {
             let parsed: Network = network.parse().expect("a network");
             assert_eq!(parsed.contains(address.parse().expect("an address")), expected, "{address} in {network}");
         }
+        let overlap = |a: &str, b: &str| a.parse::<Network>().expect("one").overlaps(&b.parse().expect("one"));
+        assert!(overlap("10.0.0.0/8", "10.1.0.0/16") && overlap("10.1.2.3", "10.0.0.0/8"));
+        assert!(!overlap("10.0.0.0/16", "10.1.0.0/16") && !overlap("::/0", "0.0.0.0/0"));
         for text in ["", "localhost", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/-1", "::/129", "10.0.0/8"] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }

@@ -1,0 +1,216 @@
+//! Connections: who may come, how many, how long one may be silent, and whether it is TLS. A connection that begins as TLS does
+//! is taken as such; plain text goes on beside it for those who need neither token nor certificate.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use multus_proto::legacy::g_rp_cmultus_read_dido_server::GRpCmultusReadDidoServer;
+use multus_proto::v1::mirror_service_server::MirrorServiceServer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::legacy::Legacy;
+use super::service::Mirror;
+use super::{Origin, Receiver};
+use crate::peers::Peer;
+use crate::told::Told;
+
+/// What connections are for.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) receiver: Receiver,
+    pub(crate) peers: Arc<Vec<Peer>>,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) max_connections: usize,
+    /// Of the configuration.
+    pub(crate) version: String,
+}
+
+/// Serves for ever. `turns` rises as long as connections are taken.
+pub(crate) async fn accept(listener: TcpListener, server: Server, turns: Arc<AtomicU64>) {
+    let (sender, incoming) = mpsc::channel(1);
+    let mirror = Mirror { receiver: server.receiver.clone(), peers: Arc::clone(&server.peers) };
+    let legacy = Legacy { mirror: mirror.clone(), version: server.version.clone() };
+    let served = tonic::transport::Server::builder()
+        .concurrency_limit_per_connection(STREAMS)
+        .max_concurrent_streams(u32::try_from(STREAMS).ok())
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_max_header_list_size(LARGEST_HEADERS)
+        .timeout(LONGEST_CALL)
+        .add_service(MirrorServiceServer::new(mirror).max_decoding_message_size(LARGEST_MESSAGE))
+        .add_service(GRpCmultusReadDidoServer::new(legacy).max_decoding_message_size(LARGEST_MESSAGE))
+        .serve_with_incoming(ReceiverStream::new(incoming));
+    let served = async {
+        if let Err(error) = served.await {
+            log::error!("connections are not served any more: {error}");
+        }
+    };
+    tokio::join!(served, server.take(listener, sender, turns));
+}
+
+/// A connection. Counts as one of the possible number for as long as it is there.
+pub(crate) struct Connection {
+    io: Io,
+    origin: Origin,
+    /// When its silence has lasted too long. A peer that lives answers pings.
+    silent: Pin<Box<Sleep>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Server {
+    async fn take(&self, listener: TcpListener, sender: mpsc::Sender<io::Result<Connection>>, turns: Arc<AtomicU64>) {
+        let mut ticks = interval(TURN);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let room = Arc::new(Semaphore::new(self.max_connections));
+        let broken = Arc::new(Told::default());
+        let (refusals, failures) = (Told::default(), Told::default());
+        loop {
+            turns.fetch_add(1, Ordering::Relaxed);
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = ticks.tick() => continue,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                // Of one connection that is gone already, or of all: no file descriptor is left. The latter takes its time.
+                Err(error) => {
+                    failures.tell("", |more| log::error!("connections cannot be taken: {error}; tried again{more}"));
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let permit = match self.permit(address.ip(), &room) {
+                Ok(permit) => permit,
+                Err(reason) => {
+                    refusals.tell(reason, |more| log::warn!("connection of {address} is refused: {reason}{more}"));
+                    continue;
+                }
+            };
+            // Apart, and not for ever: a client may take its time or say nothing at all.
+            let (tls, sender, broken) = (self.tls.clone(), sender.clone(), Arc::clone(&broken));
+            tokio::spawn(async move {
+                match timeout(HANDSHAKE, begun(stream, address, tls)).await {
+                    Ok(Ok((io, origin))) => {
+                        let silent = Box::pin(sleep(LONGEST_SILENCE));
+                        // Nobody takes it when the program ends.
+                        let _ = sender.send(Ok(Connection { io, origin, silent, _permit: permit })).await;
+                    }
+                    Ok(Err(error)) => {
+                        broken.tell("", |more| log::warn!("connection of {address} came to nothing: {error}{more}"));
+                    }
+                    Err(_) => log::debug!("{address} connects and says nothing"),
+                }
+            });
+        }
+    }
+
+    fn permit(&self, address: IpAddr, room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, &'static str> {
+        if !self.receiver.expects(address) {
+            return Err("no sender comes from there");
+        }
+        Arc::clone(room).try_acquire_owned().map_err(|_| "as many as receiver.max_connections are open")
+    }
+}
+
+/// A connection after its beginning.
+async fn begun(stream: TcpStream, address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<(Io, Origin)> {
+    stream.set_nodelay(true)?;
+    let Some(tls) = tls else { return Ok((Io::Plain(stream), Origin { address, certificate: None })) };
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    if first[0] != TLS_HANDSHAKE {
+        return Ok((Io::Plain(stream), Origin { address, certificate: None }));
+    }
+    let stream = tls.accept(stream).await?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|shown| common_name(shown.first()?));
+    Ok((Io::Tls(Box::new(stream)), Origin { address, certificate }))
+}
+
+/// The one common name in a certificate; two would leave open which one is meant.
+fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?.to_owned();
+    names.next().is_none().then_some(name)
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Origin;
+
+    fn connect_info(&self) -> Origin {
+        self.origin.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if read.is_ready() {
+            self.silent.as_mut().reset(Instant::now() + LONGEST_SILENCE);
+            return read;
+        }
+        self.silent.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+/// The first byte of a TLS connection (RFC 8446, section 5.1); one of HTTP/2 in plain text begins with "PRI".
+const TLS_HANDSHAKE: u8 = 22;
+const STREAMS: usize = 16;
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Longer than a ping and its answer.
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+const LONGEST_CALL: Duration = Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const LARGEST_HEADERS: u32 = 16 * 1024;
+/// 256 lines fit.
+const LARGEST_MESSAGE: usize = 64 * 1024;
+const TURN: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(20);

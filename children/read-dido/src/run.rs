@@ -1,0 +1,216 @@
+//! Starts sender and receiver, and turns the loop that beats.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use multus_child::lines::{self, Point, Wanted};
+use multus_child::{Context, Error, Wake};
+use multus_ipc::io_child::Io;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::config::{Config, Source, Valid};
+use crate::lines::Watch;
+use crate::peers::Peer;
+use crate::receiver::{self, Receiver, Server};
+use crate::{secret, sender};
+
+pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
+    let io = Io::from_env();
+    if !io.is_there() {
+        log::warn!("there is no process image: no line is known, and no output can be set; run it under multusd");
+    }
+    wait_for_lines(&io, context);
+    // Outputs that senders could set before the configuration was read anew.
+    let mut before: Vec<String> = Vec::new();
+    loop {
+        // One thread for everything but waiting for changes of lines; those that resolve names come and go.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_stack_size(BLOCKING_STACK_BYTES)
+            .build()?;
+        let is_to_go_on = runtime.block_on(work(&config, &io, context, &mut before))?;
+        // With it end all connections.
+        runtime.shutdown_background();
+        if !is_to_go_on {
+            return Ok(());
+        }
+        match context.load::<Config>().map_err(Error::from).and_then(|new| new.check().map(|()| new)) {
+            Ok(new) => {
+                log::info!("configuration read again: {}", context.config_source());
+                config = new;
+            }
+            Err(error) => {
+                error.to_string().lines().for_each(|line| log::error!("{line}"));
+                log::error!("the configuration has errors, going on with the previous one");
+            }
+        }
+    }
+}
+
+/// multus-io defines the lines when it starts for the first time. Without `after = ["io"]` that may be a moment later.
+fn wait_for_lines(io: &Io, context: &Context) {
+    let end = Instant::now() + PATIENCE;
+    while io.is_there() && lines::layout(io).is_none() && Instant::now() < end && !context.stop_requested() {
+        io.wait_change(io.changes(), LOOK);
+    }
+    if io.is_there() && lines::layout(io).is_none() {
+        log::warn!("multus-io has not defined any line yet: no line is known until then");
+    }
+}
+
+/// Works until it is asked to end (`false`), or to read its configuration again (`true`).
+async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<String>) -> Result<bool, Error> {
+    let valid = config.valid()?;
+    let mut layout = lines::layout(io);
+    check_lines(io, context, config)?;
+    begin(io, context, config, before);
+    let watch = Watch::start(io, &config.sender.lines)?;
+    let ways = sender::ways(&config.sender, context)?;
+    let receiver = Receiver::new(&config.receiver.senders, &valid, io, context, watch.changes.clone())?;
+    let senders = receiver.senders.iter().map(|sender| &sender.peer);
+    let peers: Arc<Vec<Peer>> = Arc::new(ways.iter().map(|way| &way.peer).chain(senders).cloned().collect());
+    let (mut tasks, mut turns) = (JoinSet::new(), vec![(Arc::clone(&watch.turns), 0)]);
+    let mut turn = || {
+        let turn = Arc::new(AtomicU64::new(0));
+        turns.push((Arc::clone(&turn), 0));
+        turn
+    };
+    if let Some(listener) = listen(config, &valid, context, !receiver.senders.is_empty()).await? {
+        let server = Server {
+            receiver: receiver.clone(),
+            peers: Arc::clone(&peers),
+            tls: secret::acceptor(&config.receiver, context)?,
+            max_connections: config.receiver.max_connections.into(),
+            version: config.config_version.to_string(),
+        };
+        tasks.spawn(receiver::accept(listener, server, turn()));
+    }
+    tasks.spawn(receiver.guard(turn()));
+    let name = if config.sender.name.is_empty() { context.name() } else { &config.sender.name };
+    sender::start(ways, &config.sender, name, &watch.levels, &mut tasks)?;
+    if peers.is_empty() {
+        log::warn!("there is neither a receiver nor a sender: nothing to do; see docs/mirror.md");
+    }
+    context.ready();
+    let mut ticks = interval(TURN);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (voice, mut said) = (context.voice(), String::new());
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Some(ended) = tasks.join_next() => {
+                ended?;
+                return Err("a part of the mirror has ended by itself".into());
+            }
+        }
+        // A beat says that every part has come round since the last one.
+        let are_alive = turns.iter_mut().all(|(turn, seen)| {
+            let now = turn.load(Ordering::Relaxed);
+            std::mem::replace(seen, now) != now
+        });
+        if are_alive {
+            context.beat();
+        }
+        let status = peers.iter().map(Peer::summary).collect::<Vec<_>>().join(", ");
+        if status != said {
+            voice.status(&status);
+            said = status;
+        }
+        let defined = lines::layout(io);
+        if defined.is_some() && defined != layout {
+            layout = defined;
+            check_lines(io, context, config)?;
+        }
+        match context.wait(Duration::ZERO) {
+            Wake::Elapsed => {}
+            Wake::Reload => return Ok(true),
+            Wake::Stop => return Ok(false),
+        }
+    }
+}
+
+/// The port of this instance; `None`: there is none to be.
+///
+/// # Errors
+/// It is beyond 65535, or it is taken and senders need it.
+async fn listen(
+    config: &Config,
+    valid: &Valid,
+    context: &Context,
+    is_needed: bool,
+) -> Result<Option<TcpListener>, Error> {
+    if config.port == 0 {
+        return Ok(None);
+    }
+    let port = u32::from(config.port) + context.instance();
+    let port = u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))?;
+    let address = SocketAddr::from((valid.bind, port));
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                log::info!("listening on {address}");
+                return Ok(Some(listener));
+            }
+            // A sender does its work without it. A receiver cannot; but the port may be that of what ended a moment ago.
+            Err(error) if !is_needed => {
+                log::error!("cannot listen on {address}: {error}; nobody can ask this instance how it does");
+                return Ok(None);
+            }
+            Err(error) if Instant::now() >= end || context.stop_requested() => {
+                return Err(format!("cannot listen on {address}: {error}").into());
+            }
+            Err(_) => sleep(LOOK).await,
+        }
+    }
+}
+
+/// Lines that are not what the configuration wants are an error.
+fn check_lines(io: &Io, context: &Context, config: &Config) -> Result<(), Error> {
+    let local = config.sender.lines.iter().map(|line| Wanted { name: &line.local, digital: Some(true), owned: false });
+    let outputs = config.receiver.senders.iter().flat_map(|sender| &sender.outputs);
+    let outputs = outputs.map(|name| Wanted { name, digital: Some(true), owned: true });
+    let Some(unfit) = lines::unfit(io, context.name(), local.chain(outputs)) else { return Ok(()) };
+    let mut wrong: Vec<String> = unfit.iter().map(ToString::to_string).collect();
+    let wants_outputs = config.sender.source == Source::LastOutputs;
+    for line in &config.sender.lines {
+        let kind = io.line(&line.local).map(|found| found.kind());
+        match kind.filter(|kind| kind.is_digital() && kind.is_output() != wants_outputs) {
+            Some(_) if wants_outputs => {
+                wrong.push(format!("line {}: is an input, and source is \"last-outputs\"", line.local))
+            }
+            Some(_) => wrong.push(format!("line {}: is an output, and source is \"inputs\"", line.local)),
+            None => {}
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// Before the outputs are released: what they begin with.
+fn begin(io: &Io, context: &Context, config: &Config, before: &mut Vec<String>) {
+    let now: Vec<&String> = config.receiver.senders.iter().flat_map(|sender| &sender.outputs).collect();
+    let dropped = before.iter().filter(|name| !now.contains(name));
+    // A child that reads its configuration anew goes on with what its outputs have.
+    let is_start = before.is_empty();
+    let fresh = now.iter().filter(|_| is_start && !config.receiver.restore).copied();
+    for name in dropped.chain(fresh) {
+        if let Err(error) = Point::new(io, name).ask_safe() {
+            log::debug!("{}: the safe value cannot be asked for: {error}", context.name());
+        }
+    }
+    *before = now.into_iter().cloned().collect();
+}
+
+/// From beat to beat; longer than the turns of the parts.
+const TURN: Duration = Duration::from_millis(200);
+/// How long lines, or a port, are waited for at the start.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// From look to look while something is waited for.
+const LOOK: Duration = Duration::from_millis(50);
+const BLOCKING_THREADS: usize = 4;
+const BLOCKING_STACK_BYTES: usize = 256 * 1024;
