@@ -169,7 +169,7 @@ fn draw(steps: &VecDeque<Step>, range: Range, second: u64) -> Curve {
 
 /// Counts seconds since the machine started; never runs back. Begins late enough for a whole range before it.
 fn second() -> u64 {
-    MonoNs::now().0 / 1_000_000_000 + DAY
+    MonoNs::now().0 / SECOND_NS + DAY
 }
 
 fn boot() -> String {
@@ -236,14 +236,17 @@ fn follow(past: &Weak<Past>, service: &Service) {
             past.keep();
         }
         drop(past);
-        std::thread::sleep(PAUSE);
+        // At the beginning of every second, so that none is left out.
+        std::thread::sleep(Duration::from_nanos(SECOND_NS + LATER_NS - MonoNs::now().0 % SECOND_NS));
     }
 }
 
 const RANGES: [Range; 3] = [Range::Minute, Range::Hour, Range::Day];
 const DAY: u64 = 86_400;
-/// From look to look: once in the shortest step; a silence between two looks shows by the longest gap that has grown.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The shortest step, and from look to look; a silence between two looks shows by the longest gap that has grown.
+const SECOND_NS: u64 = 1_000_000_000;
+/// Clearly within the second, however early a sleep ends.
+const LATER_NS: u64 = 10_000_000;
 /// Also at the end in good order. Rare enough for a runtime directory on an SD card, where there is one.
 const KEEP: Duration = Duration::from_secs(300);
 /// A thousand children take less.
