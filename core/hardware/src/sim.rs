@@ -396,7 +396,6 @@ mod tests {
     use multus_contract::config::hardware;
 
     use super::*;
-    use crate::bus::{I2c as _, Spi as _};
 
     #[test]
     fn an_input_reads_what_a_person_wants_or_says_why_not() {
