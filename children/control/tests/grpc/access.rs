@@ -171,7 +171,7 @@ async fn there_are_not_more_connections_than_configured() {
     while hung_up().await {
         tokio::time::sleep(PAUSE).await;
     }
-    assert!(world.log("control").contains("2 connections on TCP are open"));
+    world.wait_log("control", "2 connections on TCP are open");
     assert_eq!(world.of("control").state, "running");
 }
 
