@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use multus_contract::api::event::Event;
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, interval_at};
 
 use super::Web;
 use super::live::frame;
@@ -166,6 +166,14 @@ fn all_lines(web: &Web) -> Bytes {
     super::live::lines_frame(fresh, &lines)
 }
 
+/// Turns that all streams have at the same moments: hundreds that sleep on their own would wake the processor hundreds of times.
+fn together(period: Duration) -> Interval {
+    static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let passed = BEGINNING.elapsed().as_nanos() % period.as_nanos();
+    let left = period.saturating_sub(Duration::from_nanos(u64::try_from(passed).unwrap_or(0)));
+    interval_at((Instant::now() + left).into(), period)
+}
+
 async fn live(
     web: &Web,
     visitor: &Visitor,
@@ -189,8 +197,8 @@ async fn live(
         }
     }
     // Whether or not there is something to say.
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = together(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut told = Instant::now();
     loop {
         let part = tokio::select! {
