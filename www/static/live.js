@@ -31,7 +31,7 @@
 
   const lost = $("#lost");
   let since = 0, busy = false, again = false, due = 0, pause = 1000, touched = Date.now();
-  // A page that nobody has touched for two minutes shows what happens at once, and new measurements less often.
+  // A page that nobody has touched for two minutes shows what happens at once, and new measurements every two minutes.
   const untouched = () => Date.now() - touched > 120_000;
   for (const what of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) {
     addEventListener(what, () => {
@@ -69,7 +69,7 @@
     } finally {
       // A slow line or a large page is not asked for more often than it can bear.
       pause = Math.max(1000, 12 * (performance.now() - start));
-      due = Date.now() + (untouched() ? Math.max(pause, 60_000) : pause);
+      due = Date.now() + (untouched() ? Math.max(pause, 120_000) : pause);
       busy = false;
       if (again) soon();
     }

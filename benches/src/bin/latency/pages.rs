@@ -23,7 +23,7 @@ const PAGE_LIMIT_NS: f64 = 5e6;
 const RATE_LIMIT: f64 = 500.0;
 const TABS: usize = 100;
 const TABS_LIMIT_PERCENT: f64 = 1.0;
-const TAB_TURN: Duration = Duration::from_secs(60);
+const TAB_TURN: Duration = Duration::from_secs(120);
 const MEMORY_LIMIT_MB: f64 = 40.0;
 const SLOW: usize = 100;
 /// Two medians of the same thing differ by less than this on a machine like this one.
@@ -123,7 +123,7 @@ fn tabs(world: &mut World, browser: &Browser, pid: u32, report: &mut Report) -> 
         let spent = (kernel::busy_ticks(pid)? - before) as f64 / kernel::TICKS_PER_SECOND;
         Ok::<f64, Failure>(spent / begun.elapsed().as_secs_f64() * 100.0)
     };
-    let alone = share_of(TAB_TURN / 6, &mut || {
+    let alone = share_of(TAB_TURN / 12, &mut || {
         sleep(Duration::from_secs(1));
         Ok(())
     })?;
