@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod address;
+pub mod connection;
 mod icmp;
 pub mod netlink;
 pub mod router;

@@ -6,26 +6,19 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::{Connected as _, TcpConnectInfo};
+
+use crate::connection::Connection;
 
 /// Connections as they come, of which at most [`CONNECTIONS`] are open; one more is closed at once.
-pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<Connection>> + Send>>;
-
-/// A connection, and its place among those that may be open.
-#[derive(Debug)]
-pub struct Connection {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
+pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<Connection<TcpConnectInfo>>> + Send>>;
 
 /// The port of an instance: `port` + `instance`.
 ///
@@ -70,36 +63,11 @@ fn incoming(listener: TcpListener) -> Incoming {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     Box::pin(TcpListenerStream::new(listener).filter_map(move |stream| {
         let place = Arc::clone(&places).try_acquire_owned().ok()?;
-        Some(stream.map(|stream| Connection { stream, _place: place }))
+        Some(stream.map(|stream| {
+            let peer = stream.connect_info();
+            Connection::new(stream, peer, LONGEST_SILENCE, place)
+        }))
     }))
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 fn server() -> Server {
@@ -120,11 +88,15 @@ const LARGEST_HEADERS: u32 = 16 * 1024;
 const STREAMS: usize = 16;
 /// A peer that does not answer a ping for this long is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Longer than two pings and their answers.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 const LONGEST_CALL: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
 
     #[tokio::test]

@@ -4,28 +4,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use multus_net::connection::{Carrier, Connection, common_name};
 use nix::unistd::{Gid, Uid, User, chown, getgrouplist};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::certificates::Certificates;
 use crate::run::Stop;
 use crate::service::Caller;
 
 /// Connections as they come.
-pub(super) type Incoming = ReceiverStream<io::Result<Connection>>;
+pub(super) type Incoming = ReceiverStream<io::Result<Connection<Peer>>>;
 
 /// Who is at the other end.
 #[derive(Clone, Debug)]
@@ -40,20 +36,9 @@ pub(super) enum Peer {
 #[derive(Clone, Debug)]
 pub(super) struct CommonName(pub(super) String);
 
-/// A connection. Counts as one of the possible number for as long as it is there.
-#[derive(Debug)]
-pub(super) struct Connection {
-    io: Io,
-    peer: Peer,
-    /// When its silence has lasted too long. A peer that lives answers pings.
-    silent: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-#[derive(Debug)]
-enum Io {
+/// A connection that was just taken.
+enum Accepted {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
@@ -70,7 +55,7 @@ pub(super) fn tcp(address: SocketAddr, tls: Option<Arc<Certificates>>, most: usi
         accept(&sender, most, &stop, "TCP", tls.as_deref(), || async {
             let (stream, from) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok((Io::Tcp(stream), Peer::Remote(from, None)))
+            Ok((Accepted::Tcp(stream), Peer::Remote(from, None)))
         })
         .await;
     });
@@ -90,7 +75,7 @@ pub(super) fn unix(path: PathBuf, group: Option<Gid>, most: usize, stop: Stop) -
             let (uid, own_gid) = (credentials.uid(), credentials.gid());
             // The groups of a user may have to be looked up somewhere slow.
             let caller = tokio::task::spawn_blocking(move || local_caller(uid, own_gid, gid)).await?;
-            Ok((Io::Unix(stream), Peer::Local(caller)))
+            Ok((Accepted::Unix(stream), Peer::Local(caller)))
         })
         .await;
         // Gone already if somebody tidied up.
@@ -115,8 +100,8 @@ async fn patiently<T, F: Future<Output = Result<T, String>>>(bind: impl Fn() -> 
     }
 }
 
-async fn accept<F: Future<Output = io::Result<(Io, Peer)>>>(
-    sender: &mpsc::Sender<io::Result<Connection>>,
+async fn accept<F: Future<Output = io::Result<(Accepted, Peer)>>>(
+    sender: &mpsc::Sender<io::Result<Connection<Peer>>>,
     most: usize,
     stop: &Stop,
     place: &str,
@@ -130,7 +115,7 @@ async fn accept<F: Future<Output = io::Result<(Io, Peer)>>>(
             accepted = next() => accepted,
             () = stop.requested() => return,
         };
-        let (io, peer) = match accepted {
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // One that went away at once, or no descriptor is left: neither may end the accepting.
@@ -146,29 +131,29 @@ async fn accept<F: Future<Output = io::Result<(Io, Peer)>>>(
             continue;
         };
         told_full = false;
-        let connection = |io, peer| Connection { io, peer, silent: Box::pin(sleep(LONGEST_SILENCE)), _permit: permit };
-        match (tls, io) {
-            (Some(certificates), Io::Tcp(stream)) => {
+        let plain: Box<dyn Carrier> = match (tls, stream) {
+            (Some(certificates), Accepted::Tcp(stream)) => {
                 // Apart, and not for ever: a client may take its time or say nothing at all.
                 let (handshake, sender) = (secured(certificates.acceptor(), stream, peer), sender.clone());
                 tokio::spawn(async move {
-                    if let Some((io, peer)) = handshake.await {
+                    if let Some((stream, peer)) = handshake.await {
                         // Nobody takes it when the program ends.
-                        let _ = sender.send(Ok(connection(io, peer))).await;
+                        let _ = sender.send(Ok(Connection::new(stream, peer, LONGEST_SILENCE, permit))).await;
                     }
                 });
+                continue;
             }
-            (_, io) => {
-                if sender.send(Ok(connection(io, peer))).await.is_err() {
-                    return;
-                }
-            }
+            (_, Accepted::Tcp(stream)) => Box::new(stream),
+            (_, Accepted::Unix(stream)) => Box::new(stream),
+        };
+        if sender.send(Ok(Connection::new(plain, peer, LONGEST_SILENCE, permit))).await.is_err() {
+            return;
         }
     }
 }
 
 /// TLS on a connection, and the name that the client shows; `None`: it came to nothing.
-async fn secured(acceptor: TlsAcceptor, stream: TcpStream, peer: Peer) -> Option<(Io, Peer)> {
+async fn secured(acceptor: TlsAcceptor, stream: TcpStream, peer: Peer) -> Option<(TlsStream<TcpStream>, Peer)> {
     let Peer::Remote(address, _) = peer else { return None };
     let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -179,15 +164,7 @@ async fn secured(acceptor: TlsAcceptor, stream: TcpStream, peer: Peer) -> Option
         Err(_) => return None,
     };
     let name = stream.get_ref().1.peer_certificates().and_then(|shown| common_name(shown.first()?));
-    Some((Io::Tls(Box::new(stream)), Peer::Remote(address, name)))
-}
-
-/// The one common name in a certificate; two would leave open which one is meant.
-fn common_name(certificate: &[u8]) -> Option<CommonName> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let mut names = certificate.subject().iter_common_name();
-    let name = names.next()?.as_str().ok()?.to_owned();
-    names.next().is_none().then_some(CommonName(name))
+    Some((stream, Peer::Remote(address, name.map(CommonName))))
 }
 
 /// A listening socket of mode 0660, and its group. It gets its name only when mode and group are right.
@@ -229,59 +206,6 @@ fn local_caller(uid: u32, own_gid: u32, socket_gid: u32) -> Option<Caller> {
     }
     log::warn!("grpc: {name} was refused at the socket");
     None
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = match &mut self.io {
-            Io::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-            Io::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
-        if read.is_ready() {
-            self.silent.as_mut().reset(Instant::now() + LONGEST_SILENCE);
-            return read;
-        }
-        self.silent.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-            Io::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Io::Tls(stream) => Pin::new(stream).poll_flush(context),
-            Io::Unix(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-            Io::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
 }
 
 /// Longer than two pings and their answers.

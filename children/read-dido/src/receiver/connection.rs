@@ -3,23 +3,18 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use multus_net::connection::{Carrier, Connection, common_name};
 use multus_proto::legacy::g_rp_cmultus_read_dido_server::GRpCmultusReadDidoServer;
 use multus_proto::v1::mirror_service_server::MirrorServiceServer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::legacy::Legacy;
 use super::service::Mirror;
@@ -61,22 +56,13 @@ pub(crate) async fn accept(listener: TcpListener, server: Server, turns: Arc<Ato
     tokio::join!(served, server.take(listener, sender, turns));
 }
 
-/// A connection. Counts as one of the possible number for as long as it is there.
-pub(crate) struct Connection {
-    io: Io,
-    origin: Origin,
-    /// When its silence has lasted too long. A peer that lives answers pings.
-    silent: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 impl Server {
-    async fn take(&self, listener: TcpListener, sender: mpsc::Sender<io::Result<Connection>>, turns: Arc<AtomicU64>) {
+    async fn take(
+        &self,
+        listener: TcpListener,
+        sender: mpsc::Sender<io::Result<Connection<Origin>>>,
+        turns: Arc<AtomicU64>,
+    ) {
         let mut ticks = interval(TURN);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let room = Arc::new(Semaphore::new(self.max_connections));
@@ -108,10 +94,10 @@ impl Server {
             let (tls, sender, broken) = (self.tls.clone(), sender.clone(), Arc::clone(&broken));
             tokio::spawn(async move {
                 match timeout(HANDSHAKE, begun(stream, address, tls)).await {
-                    Ok(Ok((io, origin))) => {
-                        let silent = Box::pin(sleep(LONGEST_SILENCE));
+                    Ok(Ok((carrier, origin))) => {
+                        let connection = Connection::new(carrier, origin, LONGEST_SILENCE, permit);
                         // Nobody takes it when the program ends.
-                        let _ = sender.send(Ok(Connection { io, origin, silent, _permit: permit })).await;
+                        let _ = sender.send(Ok(connection)).await;
                     }
                     Ok(Err(error)) => {
                         broken.tell("", |more| log::warn!("connection of {address} came to nothing: {error}{more}"));
@@ -131,74 +117,21 @@ impl Server {
 }
 
 /// A connection after its beginning.
-async fn begun(stream: TcpStream, address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<(Io, Origin)> {
+async fn begun(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+) -> io::Result<(Box<dyn Carrier>, Origin)> {
     stream.set_nodelay(true)?;
-    let Some(tls) = tls else { return Ok((Io::Plain(stream), Origin { address, certificate: None })) };
+    let Some(tls) = tls else { return Ok((Box::new(stream), Origin { address, certificate: None })) };
     let mut first = [0];
     stream.peek(&mut first).await?;
     if first[0] != TLS_HANDSHAKE {
-        return Ok((Io::Plain(stream), Origin { address, certificate: None }));
+        return Ok((Box::new(stream), Origin { address, certificate: None }));
     }
     let stream = tls.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|shown| common_name(shown.first()?));
-    Ok((Io::Tls(Box::new(stream)), Origin { address, certificate }))
-}
-
-/// The one common name in a certificate; two would leave open which one is meant.
-fn common_name(certificate: &[u8]) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let mut names = certificate.subject().iter_common_name();
-    let name = names.next()?.as_str().ok()?.to_owned();
-    names.next().is_none().then_some(name)
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Origin;
-
-    fn connect_info(&self) -> Origin {
-        self.origin.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = match &mut self.io {
-            Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
-        if read.is_ready() {
-            self.silent.as_mut().reset(Instant::now() + LONGEST_SILENCE);
-            return read;
-        }
-        self.silent.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Io::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
+    Ok((Box::new(stream), Origin { address, certificate }))
 }
 
 /// The first byte of a TLS connection (RFC 8446, section 5.1); one of HTTP/2 in plain text begins with "PRI".
