@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use multus_child::{Context, Error, Wake};
 use multus_net::netlink::{self, Links};
-use multus_net::serve::port_of;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{MissedTickBehavior, interval};
@@ -46,21 +45,15 @@ async fn work(mut config: Valid, store: Store, context: &Context) -> Result<(), 
         match context.wait(Duration::ZERO) {
             Wake::Elapsed => {}
             Wake::Stop => break,
-            Wake::Reload => match context.load::<Config>().map_err(Error::from).and_then(|new| new.valid()) {
-                Ok(new) => {
-                    log::info!("configuration read again: {}", context.config_source());
-                    if (new.port, &new.version) != (config.port, &config.version) {
-                        server.into_iter().for_each(|server| server.abort());
-                        server = listen(&new, &shared, &confirm, context)?;
-                    }
-                    config = new;
-                    wanted_sender.send_replace((config.plan.clone(), config.trial));
+            Wake::Reload => {
+                let Some(new) = context.reload(|new: Config| new.valid()) else { continue };
+                if (new.port, &new.version) != (config.port, &config.version) {
+                    server.into_iter().for_each(|server| server.abort());
+                    server = listen(&new, &shared, &confirm, context)?;
                 }
-                Err(error) => {
-                    error.to_string().lines().for_each(|line| log::error!("{line}"));
-                    log::error!("the configuration has errors, going on with the previous one");
-                }
-            },
+                config = new;
+                wanted_sender.send_replace((config.plan.clone(), config.trial));
+            }
         }
     }
     // What was set stays.
@@ -78,7 +71,7 @@ fn listen(
     if config.port == 0 {
         return Ok(None);
     }
-    let port = port_of(config.port, context.instance())?;
+    let port = context.port(config.port)?;
     let board = Board { shared: shared.clone(), confirm: confirm.clone() };
     Ok(Some(tokio::task::spawn_local(serve(port, board))))
 }

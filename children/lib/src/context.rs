@@ -1,5 +1,6 @@
 //! What a child knows of the world that supervises it.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use multus_ipc::child::{Heartbeat, Lane, Voice};
@@ -31,6 +32,15 @@ impl Context {
     /// The number of this instance (`MULTUS_INSTANCE`), from 0.
     pub fn instance(&self) -> u32 {
         self.instance
+    }
+
+    /// The port of this instance where the first one has `port`.
+    ///
+    /// # Errors
+    /// It is beyond 65535.
+    pub fn port(&self, port: u16) -> Result<u16, String> {
+        let port = u32::from(port).saturating_add(self.instance);
+        u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))
     }
 
     /// Whether somebody watches the beats.
@@ -90,6 +100,27 @@ impl Context {
     /// All that is wrong with it.
     pub fn load<C: Config>(&self) -> Result<C, ConfigError> {
         self.source.load()
+    }
+
+    /// Reads the configuration file again, as [`Wake::Reload`] asks, and has `valid` look at it. `None`: it has errors, which are
+    /// told in the log, and the child goes on with what it had.
+    pub fn reload<C: Config, V>(&self, valid: impl FnOnce(C) -> Result<V, Error>) -> Option<V> {
+        self.told(self.load::<C>().map_err(Error::from).and_then(valid))
+    }
+
+    /// Tells in the log what became of reading the file again.
+    pub(crate) fn told<V, E: Display>(&self, loaded: Result<V, E>) -> Option<V> {
+        match loaded {
+            Ok(new) => {
+                log::info!("configuration read again: {}", self.config_source());
+                Some(new)
+            }
+            Err(error) => {
+                error.to_string().lines().for_each(|line| log::error!("{line}"));
+                log::error!("the configuration has errors, going on with the previous one");
+                None
+            }
+        }
     }
 
     pub(crate) fn load_checked<C: Config>(&self, check: &dyn Fn(&C) -> Result<(), Error>) -> Result<C, ConfigError> {

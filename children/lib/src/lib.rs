@@ -256,18 +256,9 @@ fn work<C: Child>(config: C::Config, context: &Context) -> Result<(), Error> {
 
 /// A file with errors changes nothing: the child goes on with what it had.
 fn reloaded<C: Child>(child: C, context: &Context) -> Result<C, Error> {
-    match context.load_checked::<C::Config>(&C::check) {
-        Ok(config) => {
-            log::info!("configuration read again: {}", context.config_source());
-            child.reload(config, context)
-        }
-        Err(error) => {
-            for problem in &error.problems {
-                log::error!("{problem}");
-            }
-            log::error!("the configuration has errors, going on with the previous one");
-            Ok(child)
-        }
+    match context.told(context.load_checked::<C::Config>(&C::check)) {
+        Some(config) => child.reload(config, context),
+        None => Ok(child),
     }
 }
 

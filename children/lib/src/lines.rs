@@ -8,10 +8,13 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use multus_ipc::MonoNs;
 use multus_ipc::io::{Definition, LineKind, RequestFault};
 use multus_ipc::io_child::{Asked, Io, Line, NotSet, NotSetReason, Output, Reading};
+
+use crate::Context;
 
 /// A line by its name. Cheap to read again and again.
 #[derive(Debug)]
@@ -160,6 +163,16 @@ pub fn layout(io: &Io) -> Option<u64> {
     io.image()?.layout()
 }
 
+/// Waits until lines are defined, for a few seconds: multus-io does it when it starts for the first time, and without
+/// `after = ["io"]` that may be a moment later. False when none are.
+pub fn wait_until_defined(io: &Io, context: &Context) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while io.is_there() && layout(io).is_none() && Instant::now() < end && !context.stop_requested() {
+        io.wait_change(io.changes(), LOOK);
+    }
+    layout(io).is_some()
+}
+
 /// The lines that are not what the child instance `child` wants of them; `None` while no lines are defined.
 pub fn unfit<'a>(io: &Io, child: &str, wanted: impl Iterator<Item = Wanted<'a>>) -> Option<Vec<Unfit>> {
     layout(io)?;
@@ -192,6 +205,11 @@ fn fault(kind: LineKind, owner: &str, child: &str, digital: Option<bool>, owned:
 pub fn is_fresh(io: &Io) -> bool {
     io.image().is_some_and(|image| image.is_fresh(MonoNs::now()))
 }
+
+/// How long lines are waited for at the start.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A request to end is looked for so often meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

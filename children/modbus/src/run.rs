@@ -25,7 +25,9 @@ pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
     if !io.is_there() {
         log::warn!("there is no process image: every line is answered by exception 04; run it under multusd");
     }
-    wait_for_lines(&io, context);
+    if io.is_there() && !lines::wait_until_defined(&io, context) {
+        log::warn!("multus-io has not defined any line yet: every line is answered by exception 04 until then");
+    }
     // Outputs that masters could write before the configuration was read anew.
     let mut before: Vec<String> = Vec::new();
     loop {
@@ -37,27 +39,9 @@ pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
         if !is_to_go_on {
             return Ok(());
         }
-        match context.load::<Config>().map_err(Error::from).and_then(|new| new.check().map(|()| new)) {
-            Ok(new) => {
-                log::info!("configuration read again: {}", context.config_source());
-                config = new;
-            }
-            Err(error) => {
-                error.to_string().lines().for_each(|line| log::error!("{line}"));
-                log::error!("the configuration has errors, going on with the previous one");
-            }
+        if let Some(new) = context.reload(|new: Config| new.check().map(|()| new)) {
+            config = new;
         }
-    }
-}
-
-/// multus-io defines the lines when it starts for the first time. Without `after = ["io"]` that may be a moment later.
-fn wait_for_lines(io: &Io, context: &Context) {
-    let end = Instant::now() + PATIENCE;
-    while io.is_there() && lines::layout(io).is_none() && Instant::now() < end && !context.stop_requested() {
-        io.wait_change(io.changes(), LOOK);
-    }
-    if io.is_there() && lines::layout(io).is_none() {
-        log::warn!("multus-io has not defined any line yet: every line is answered by exception 04 until then");
     }
 }
 
@@ -79,8 +63,7 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
     let mut tasks: JoinSet<String> = JoinSet::new();
     let mut turns = Vec::new();
     if config.tcp.enabled {
-        let port = u32::from(config.tcp.port) + context.instance();
-        let port = u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))?;
+        let port = context.port(config.tcp.port)?;
         let address = SocketAddr::from((bind, port));
         let listener =
             TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
@@ -219,7 +202,5 @@ async fn guard(unit: Arc<Unit<Image>>, started: Instant, voice: Voice) {
 
 /// From beat to beat; longer than the turns of the parts.
 const TURN: Duration = Duration::from_millis(200);
-/// How long lines are waited for at the start.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// From look to look while something is waited for.
 const LOOK: Duration = Duration::from_millis(50);

@@ -134,6 +134,12 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
 /// # Errors
 /// The kernel cannot be asked.
 pub fn default_routes(index: u32) -> io::Result<Vec<DefaultRoute>> {
+    let all = all_default_routes()?.into_iter();
+    Ok(all.filter(|(through, _)| *through == Some(index)).map(|(_, route)| route).collect())
+}
+
+/// All default routes in the main table, each with the index of its interface.
+pub(crate) fn all_default_routes() -> io::Result<Vec<(Option<u32>, DefaultRoute)>> {
     let mut found = Vec::new();
     dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| {
         let RouteNetlinkMessage::NewRoute(route) = message else { return };
@@ -141,19 +147,21 @@ pub fn default_routes(index: u32) -> io::Result<Vec<DefaultRoute>> {
         let is_default = header.destination_prefix_length == 0
             && header.table == RouteHeader::RT_TABLE_MAIN
             && header.kind == RouteType::Unicast;
-        if !is_default || !route.attributes.contains(&RouteAttribute::Oif(index)) {
+        if !is_default {
             return;
         }
-        let (mut gateway, mut metric) = (None, 0);
+        let (mut index, mut gateway, mut metric) = (None, None, 0);
         for attribute in &route.attributes {
             match attribute {
                 RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
                 RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
+                RouteAttribute::Oif(number) => index = Some(*number),
                 RouteAttribute::Priority(number) => metric = *number,
                 _ => {}
             }
         }
-        found.extend(gateway.map(|gateway| DefaultRoute { gateway, metric, protocol: header.protocol.into() }));
+        let protocol = header.protocol.into();
+        found.extend(gateway.map(|gateway| (index, DefaultRoute { gateway, metric, protocol })));
     })?;
     Ok(found)
 }

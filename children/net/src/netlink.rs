@@ -11,7 +11,6 @@ use std::time::Duration;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sys::socket::{
     AddressFamily as SocketFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
@@ -19,6 +18,8 @@ use nix::sys::socket::{
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+use crate::address::all_default_routes;
 
 /// An interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,35 +83,14 @@ pub fn links() -> io::Result<Links> {
 /// The kernel cannot be asked.
 pub fn default_router(interface: Option<&str>) -> io::Result<Option<Router>> {
     let links = links()?;
-    let mut found: Vec<(bool, u32, Router)> = Vec::new();
-    dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| {
-        let RouteNetlinkMessage::NewRoute(route) = message else { return };
-        let header = &route.header;
-        let is_default = header.destination_prefix_length == 0
-            && header.table == RouteHeader::RT_TABLE_MAIN
-            && header.kind == RouteType::Unicast;
-        if !is_default {
-            return;
-        }
-        let (mut address, mut index, mut metric) = (None, None, 0);
-        for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => address = Some(IpAddr::V4(*gateway)),
-                RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => address = Some(IpAddr::V6(*gateway)),
-                RouteAttribute::Oif(number) => index = Some(*number),
-                RouteAttribute::Priority(number) => metric = *number,
-                _ => {}
-            }
-        }
-        let name = links.iter().find(|(_, link)| Some(link.index) == index).map(|(name, _)| name.clone());
-        if let (Some(address), Some(index), Some(name)) = (address, index, name)
-            && interface.is_none_or(|interface| interface == name)
-        {
-            found.push((address.is_ipv6(), metric, Router { address, interface: name, index }));
-        }
-    })?;
-    found.sort_by_key(|(is_v6, metric, _)| (*is_v6, *metric));
-    Ok(found.into_iter().next().map(|(_, _, router)| router))
+    let mut routes = all_default_routes()?;
+    routes.sort_by_key(|(_, route)| (route.gateway.is_ipv6(), route.metric));
+    Ok(routes.into_iter().find_map(|(index, route)| {
+        let index = index?;
+        let (name, _) = links.iter().find(|(_, link)| link.index == index)?;
+        let is_wanted = interface.is_none_or(|interface| interface == name);
+        is_wanted.then(|| Router { address: route.gateway, interface: name.clone(), index })
+    }))
 }
 
 /// What the neighbour table says of an address; `index` 0: on any interface.

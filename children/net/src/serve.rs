@@ -20,15 +20,6 @@ use crate::connection::Connection;
 /// Connections as they come, of which at most [`CONNECTIONS`] are open; one more is closed at once.
 pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<Connection<TcpConnectInfo>>> + Send>>;
 
-/// The port of an instance: `port` + `instance`.
-///
-/// # Errors
-/// It is beyond 65535.
-pub fn port_of(port: u16, instance: u32) -> Result<u16, String> {
-    let port = u32::from(port).saturating_add(instance);
-    u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))
-}
-
 /// Serves for ever on 127.0.0.1. A port that is taken is tried again and again: the child goes on meanwhile.
 ///
 /// `serve` adds the services to a server and runs it:
@@ -45,7 +36,7 @@ where
             Ok(listener) => {
                 log::info!("listening on {address}");
                 told = false;
-                serve(server(), incoming(listener)).await.map_err(|error| error.to_string())
+                serve(server(KEEP_ALIVE), incoming(listener)).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
@@ -70,12 +61,13 @@ fn incoming(listener: TcpListener) -> Incoming {
     }))
 }
 
-fn server() -> Server {
+/// A server with limits that fit small questions; a peer that does not answer a ping within `keep_alive` is gone.
+pub fn server(keep_alive: Duration) -> Server {
     Server::builder()
         .concurrency_limit_per_connection(STREAMS)
         .max_concurrent_streams(u32::try_from(STREAMS).ok())
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_keepalive_interval(Some(keep_alive))
+        .http2_keepalive_timeout(Some(keep_alive))
         .http2_max_header_list_size(LARGEST_HEADERS)
         .timeout(LONGEST_CALL)
 }
@@ -86,7 +78,7 @@ pub const LARGEST_MESSAGE: usize = 64 * 1024;
 pub const CONNECTIONS: usize = 64;
 const LARGEST_HEADERS: u32 = 16 * 1024;
 const STREAMS: usize = 16;
-/// A peer that does not answer a ping for this long is gone.
+/// From ping to ping, and how long an answer is waited for.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Longer than two pings and their answers.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);

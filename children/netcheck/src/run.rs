@@ -6,7 +6,6 @@ use std::time::Duration;
 use multus_child::{About, Config, Context, Error, Wake};
 use multus_contract::dirs::{DirFlags, Dirs};
 use multus_net::netlink::{self, Links};
-use multus_net::serve::port_of;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -37,12 +36,8 @@ pub(crate) fn main<C: Config>(
             if !is_to_go_on {
                 return Ok(());
             }
-            match context.load::<C>().map_err(Error::from).and_then(|config| valid(&config)) {
-                Ok(new) => config = new,
-                Err(error) => {
-                    error.to_string().lines().for_each(|line| log::error!("{line}"));
-                    log::error!("the configuration has errors, going on with the previous one");
-                }
+            if let Some(new) = context.reload(|config: C| valid(&config)) {
+                config = new;
             }
         }
     })
@@ -62,7 +57,7 @@ async fn work(config: ProgramConfig, context: &Context) -> Result<bool, Error> {
         tasks.spawn(check.clone().run(clock, links.clone(), file));
     }
     if config.port != 0 {
-        let port = port_of(config.port, context.instance())?;
+        let port = context.port(config.port)?;
         tasks.spawn(serve(port, Board { checks: Arc::clone(&checks), version: config.version }));
     }
     context.ready();

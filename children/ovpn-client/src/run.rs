@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use multus_child::{Context, Error, Interval, Voice, Wake};
 use multus_contract::api::time::format_rfc3339;
-use multus_net::serve::port_of;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -41,12 +40,8 @@ pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
         if !is_to_go_on {
             return Ok(());
         }
-        match context.load::<Config>().map_err(Error::from).and_then(|new| new.check().map(|()| new)) {
-            Ok(new) => config = new,
-            Err(error) => {
-                error.to_string().lines().for_each(|line| log::error!("{line}"));
-                log::error!("the configuration has errors, going on with the previous one");
-            }
+        if let Some(new) = context.reload(|new: Config| new.check().map(|()| new)) {
+            config = new;
         }
     }
 }
@@ -58,7 +53,7 @@ async fn work(config: &Config, context: &Context) -> Result<bool, Error> {
     let server = match config.port {
         0 => None,
         port => {
-            let port = port_of(port, context.instance())?;
+            let port = context.port(port)?;
             let board = Board { tunnel: shared.clone(), restart: ask, version: config.config_version.to_string() };
             Some(tokio::spawn(serve(port, board)))
         }

@@ -23,7 +23,9 @@ pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
     if !io.is_there() {
         log::warn!("there is no process image: no line is known, and no output can be set; run it under multusd");
     }
-    wait_for_lines(&io, context);
+    if io.is_there() && !lines::wait_until_defined(&io, context) {
+        log::warn!("multus-io has not defined any line yet: no line is known until then");
+    }
     // Outputs that senders could set before the configuration was read anew.
     let mut before: Vec<String> = Vec::new();
     loop {
@@ -39,27 +41,9 @@ pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
         if !is_to_go_on {
             return Ok(());
         }
-        match context.load::<Config>().map_err(Error::from).and_then(|new| new.check().map(|()| new)) {
-            Ok(new) => {
-                log::info!("configuration read again: {}", context.config_source());
-                config = new;
-            }
-            Err(error) => {
-                error.to_string().lines().for_each(|line| log::error!("{line}"));
-                log::error!("the configuration has errors, going on with the previous one");
-            }
+        if let Some(new) = context.reload(|new: Config| new.check().map(|()| new)) {
+            config = new;
         }
-    }
-}
-
-/// multus-io defines the lines when it starts for the first time. Without `after = ["io"]` that may be a moment later.
-fn wait_for_lines(io: &Io, context: &Context) {
-    let end = Instant::now() + PATIENCE;
-    while io.is_there() && lines::layout(io).is_none() && Instant::now() < end && !context.stop_requested() {
-        io.wait_change(io.changes(), LOOK);
-    }
-    if io.is_there() && lines::layout(io).is_none() {
-        log::warn!("multus-io has not defined any line yet: no line is known until then");
     }
 }
 
@@ -147,8 +131,7 @@ async fn listen(
     if config.port == 0 {
         return Ok(None);
     }
-    let port = u32::from(config.port) + context.instance();
-    let port = u16::try_from(port).map_err(|_| format!("port {port} of this instance is beyond 65535"))?;
+    let port = context.port(config.port)?;
     let address = SocketAddr::from((valid.bind, port));
     let end = Instant::now() + PATIENCE;
     loop {

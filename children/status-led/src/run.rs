@@ -22,12 +22,8 @@ pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
         if !is_to_go_on {
             return Ok(());
         }
-        match context.load::<Config>().map_err(Error::from).and_then(|new| new.check().map(|()| new)) {
-            Ok(new) => config = new,
-            Err(error) => {
-                error.to_string().lines().for_each(|line| log::error!("{line}"));
-                log::error!("the configuration has errors, going on with the previous one");
-            }
+        if let Some(new) = context.reload(|new: Config| new.check().map(|()| new)) {
+            config = new;
         }
     }
 }

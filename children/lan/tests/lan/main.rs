@@ -217,7 +217,7 @@ fn dhcp(world: &World, client: &str, before: &str) {
     assert_eq!(world.set(), old(), "{}", world.log("lan"));
     world.until_log("lan", &format!("{client} asks for an address on eth0"));
     world.end("dnsmasq");
-    world.serve_dhcp(&["--dhcp-range=192.168.77.50,192.168.77.60,2m"]);
+    world.serve_dhcp(&["--dhcp-range=192.168.77.50,192.168.77.59,2m"]);
     world.configure(&format!(
         "{DHCP}profile = \"wan-via-lan\"\ngateway_confirms = true\nname_servers = [\"1.1.1.1\"]\n"
     ));

@@ -12,6 +12,7 @@ use multus_contract::api::io::{IoLine, IoStatus};
 use multus_contract::api::status::{ChildStatus, Status};
 use multus_contract::dirs::Dirs;
 use multus_hardware::sim::{self, Panel};
+pub(crate) use multus_nettest::skip;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -304,13 +305,4 @@ pub(crate) fn programs() -> PathBuf {
 /// Files beside these tests.
 pub(crate) fn beside(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server").join(name)
-}
-
-pub(crate) fn skip(test: &str, reason: &str) {
-    eprintln!("skipped: {test}: {reason}");
-    if let Some(path) = std::env::var_os("MULTUS_SKIP_LOG")
-        && let Ok(mut file) = File::options().create(true).append(true).open(path)
-    {
-        let _ = file.write_all(format!("skipped: {test}: {reason}\n").as_bytes());
-    }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use multus_net::connection::{Carrier, Connection, common_name};
+use multus_net::serve::LARGEST_MESSAGE;
 use multus_proto::legacy::g_rp_cmultus_read_dido_server::GRpCmultusReadDidoServer;
 use multus_proto::v1::mirror_service_server::MirrorServiceServer;
 use tokio::net::{TcpListener, TcpStream};
@@ -38,13 +39,7 @@ pub(crate) async fn accept(listener: TcpListener, server: Server, turns: Arc<Ato
     let (sender, incoming) = mpsc::channel(1);
     let mirror = Mirror { receiver: server.receiver.clone(), peers: Arc::clone(&server.peers) };
     let legacy = Legacy { mirror: mirror.clone(), version: server.version.clone() };
-    let served = tonic::transport::Server::builder()
-        .concurrency_limit_per_connection(STREAMS)
-        .max_concurrent_streams(u32::try_from(STREAMS).ok())
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .http2_max_header_list_size(LARGEST_HEADERS)
-        .timeout(LONGEST_CALL)
+    let served = multus_net::serve::server(KEEP_ALIVE)
         .add_service(MirrorServiceServer::new(mirror).max_decoding_message_size(LARGEST_MESSAGE))
         .add_service(GRpCmultusReadDidoServer::new(legacy).max_decoding_message_size(LARGEST_MESSAGE))
         .serve_with_incoming(ReceiverStream::new(incoming));
@@ -136,14 +131,9 @@ async fn begun(
 
 /// The first byte of a TLS connection (RFC 8446, section 5.1); one of HTTP/2 in plain text begins with "PRI".
 const TLS_HANDSHAKE: u8 = 22;
-const STREAMS: usize = 16;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Longer than a ping and its answer.
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
-const LONGEST_CALL: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(5);
-const LARGEST_HEADERS: u32 = 16 * 1024;
-/// 256 lines fit.
-const LARGEST_MESSAGE: usize = 64 * 1024;
 const TURN: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(20);

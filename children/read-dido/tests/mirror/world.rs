@@ -1,7 +1,6 @@
 //! Devices with simulated boards, of which each mirrors what its parameters say; and what looks at them.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use multus_contract::api::io::{IoLine, IoStatus};
 use multus_contract::api::status::{ChildStatus, Status};
 use multus_contract::dirs::Dirs;
 use multus_hardware::sim::{self, Panel};
+pub(crate) use multus_nettest::skip;
 use multus_proto::v1::mirror_service_client::MirrorServiceClient;
 use multus_proto::v1::{ListPeersRequest, MirrorPeer};
 use nix::sched::{CloneFlags, setns};
@@ -339,13 +339,4 @@ pub(crate) fn programs() -> PathBuf {
 /// Files beside these tests.
 pub(crate) fn beside(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mirror").join(name)
-}
-
-pub(crate) fn skip(test: &str, reason: &str) {
-    eprintln!("skipped: {test}: {reason}");
-    if let Some(path) = std::env::var_os("MULTUS_SKIP_LOG")
-        && let Ok(mut file) = File::options().create(true).append(true).open(path)
-    {
-        let _ = file.write_all(format!("skipped: {test}: {reason}\n").as_bytes());
-    }
 }
