@@ -76,6 +76,11 @@ impl Child for Scanner {
         image.begin(&name, is_simulated, std::process::id(), duration_ns(period), duration_ns(stale));
 
         let cells: Arc<[Cell]> = hardware.lines.iter().map(|_| Cell::default()).collect();
+        if config.priority > 0 {
+            // multusd takes the outputs when this process is gone, and it is gone when the last of its threads has had the
+            // processor once more: none may wait for that behind the load of the machine. Refused as for the scan, which says so.
+            let _ = sys::all_be_real_time(HELPERS);
+        }
         let buses = start_buses(&hardware, &dirs, &cells, context, config.priority.saturating_sub(1))?;
         let parts = Parts { image, layout, force, pages, cells, buses, retained, notes };
         let mut scan = Scan::new(&hardware, &pins, gpio, &owners, parts);
@@ -245,4 +250,6 @@ const STALE_PERIODS: u32 = 10;
 const STALE_AT_LEAST: Duration = Duration::from_millis(50);
 /// For the safe values at the end.
 const LAST_WRITES: Duration = Duration::from_millis(500);
+/// Priority of the threads that neither scan nor serve a bus.
+const HELPERS: u8 = 1;
 const BUS_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
 //! Request pages come from the core over a socket: one for each process that owns outputs, when it is made, and word when it
-//! is gone. All that takes time (mapping, unmapping) is done here, on an ordinary thread.
+//! is gone. All that takes time (mapping, unmapping) is done here, on a thread of its own.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

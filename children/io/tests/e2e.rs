@@ -19,6 +19,7 @@ use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::Ordering;
 use multus_ipc::text::{Name, Text};
 use multus_ipc::{MonoNs, force, futex};
+use multus_nettest::skip;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -494,6 +495,27 @@ fn faults_of_the_hardware_are_told_once_and_survived() {
         rig.until(line, |rig| rig.told().matches(line).count() == 1);
     }
     assert!(rig.told().contains("LM75 at 0x48 answers again"), "{}", rig.told());
+}
+
+#[test]
+fn no_thread_waits_behind_the_load_of_the_machine() {
+    let rig = Rig::started();
+    if rig.told().contains("no real-time priority") {
+        return skip("no_thread_waits_behind_the_load_of_the_machine", "real-time priority is not allowed");
+    }
+    let tasks = fs::read_dir(format!("/proc/{}/task", rig.pid())).expect("it runs");
+    let policies: Vec<(String, String)> = tasks
+        .map(|task| {
+            let task = task.expect("it runs").path();
+            let read = |file: &str| fs::read_to_string(task.join(file)).expect("its threads live as long as it does");
+            let stat = read("stat");
+            // proc(5): what follows the name in brackets is field 3 onward; 41 is the policy.
+            let policy = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(41 - 3)).unwrap_or("");
+            (read("comm").trim().to_owned(), policy.to_owned())
+        })
+        .collect();
+    assert!(policies.len() >= 6, "scan, signals, requests, clerk and two buses: {policies:?}");
+    assert!(policies.iter().all(|(_, policy)| policy == "1"), "not all are SCHED_FIFO: {policies:?}");
 }
 
 #[test]

@@ -50,20 +50,25 @@ const _: () = assert!(size_of::<SpiTransfer>() == 32);
 /// # Errors
 /// No right to do so.
 pub fn be_real_time(priority: u8) -> io::Result<()> {
-    set_scheduler(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)
+    set_scheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)
 }
 
-/// Makes the calling thread an ordinary one, whatever the one was that made it.
+/// The same for all threads that this process has now.
 ///
 /// # Errors
-/// The system refuses.
-pub fn be_ordinary() -> io::Result<()> {
-    set_scheduler(libc::SCHED_OTHER, 0)
+/// No right to do so, or no /proc.
+pub fn all_be_real_time(priority: u8) -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/task")? {
+        let Some(thread) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        set_scheduler(thread, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)?;
+    }
+    Ok(())
 }
 
-fn set_scheduler(policy: i32, priority: u8) -> io::Result<()> {
+/// Thread 0 is the calling one.
+fn set_scheduler(thread: libc::pid_t, policy: i32, priority: u8) -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: priority.into() };
-    // SAFETY: the parameter lives through the call; 0 is the calling thread.
-    let rc = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
+    // SAFETY: the parameter lives through the call.
+    let rc = unsafe { libc::sched_setscheduler(thread, policy, &raw const parameter) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -153,8 +153,8 @@ impl Plant {
     fn scanner_dies(&mut self, repetitions: u64) -> Result<(Series, u64), Failure> {
         let (mut times, mut late, mut random) = (Series::default(), 0, Random::new(7));
         for _ in 0..repetitions {
-            let before = self.scanner()?;
             self.until_all(true)?;
+            let before = self.scanner()?;
             sleep(Duration::from_micros(random.below(5000)));
             self.world.events()?;
             let killed = MonoNs::now();
@@ -165,7 +165,10 @@ impl Plant {
             late += u64::from(took > SAFE_LIMIT_NS);
             times.push(took);
             let limit = Instant::now() + PATIENCE;
-            while self.scanner().is_ok_and(|now| now == before) && Instant::now() < limit {
+            while self.scanner().map_or(true, |now| now == before) {
+                if Instant::now() > limit {
+                    return Err(self.world.complain("multus-io has no new process after 20 s"));
+                }
                 sleep(Duration::from_millis(2));
             }
         }
