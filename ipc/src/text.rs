@@ -13,13 +13,22 @@ impl<const WORDS: usize> Text<WORDS> {
 
     /// Takes `text`, cut to `8 * WORDS` bytes at a character boundary.
     pub fn new(text: &str) -> Self {
-        let mut end = text.len().min(8 * WORDS);
-        while !text.is_char_boundary(end) {
-            end -= 1;
+        Self::ending(text, "")
+    }
+
+    /// The same of a sentence: one that is cut ends in "…".
+    pub fn sentence(text: &str) -> Self {
+        Self::ending(text, if text.len() > 8 * WORDS { "…" } else { "" })
+    }
+
+    fn ending(text: &str, end: &str) -> Self {
+        let mut kept = text.len().min((8 * WORDS).saturating_sub(end.len()));
+        while !text.is_char_boundary(kept) {
+            kept -= 1;
         }
         let mut words = [0u64; WORDS];
-        for (i, byte) in text.as_bytes()[..end].iter().enumerate() {
-            words[i / 8] |= u64::from(*byte) << (8 * (i % 8));
+        for (i, byte) in text[..kept].bytes().chain(end.bytes()).enumerate() {
+            words[i / 8] |= u64::from(byte) << (8 * (i % 8));
         }
         Self(words)
     }
@@ -86,6 +95,8 @@ mod tests {
     fn texts_come_back_and_are_cut_between_characters() {
         assert_eq!(Name::new("modbus").to_string(), "modbus");
         assert_eq!(Text::<1>::new("1234567ä").to_string(), "1234567");
+        assert_eq!(Text::<1>::sentence("12345678").to_string(), "12345678");
+        assert_eq!(Text::<1>::sentence("1234ä678").to_string(), "1234…");
         assert!(Name::new("").is_empty());
         assert_eq!(
             Text::<2>::new("read").then(&Text::<1>::new(" -> ")).then(&Name::new("write")).to_string(),

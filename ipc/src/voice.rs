@@ -19,7 +19,7 @@ use crate::text::Text;
 pub const WORDS: usize = RECORDS + (1 + KEPT) * RECORD;
 /// Notices that are kept: whoever makes more between two looks loses the oldest, which is counted.
 pub const KEPT: usize = 3;
-/// A text: at most 192 bytes.
+/// A text: at most 192 bytes; a longer one is cut, and ends in "…".
 pub type Words = Text<24>;
 
 const COUNT: usize = 0;
@@ -95,7 +95,7 @@ fn place(number: u64) -> usize {
 fn data(number: u64, text: &str) -> [u64; DATA] {
     let mut data = [0; DATA];
     data[0] = number;
-    data[1..25].copy_from_slice(Words::new(text).words());
+    data[1..25].copy_from_slice(Words::sentence(text).words());
     data
 }
 
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!([1, 2, 3, 6].map(|number| reader.notice(number)), [None, None, Some(Text::new("notice 3")), None]);
         let long = "ä".repeat(200);
         writer.notice(&long);
-        assert_eq!(reader.notice(6).unwrap().to_string().chars().count(), 96);
+        assert_eq!(reader.notice(6).unwrap().to_string(), format!("{}…", "ä".repeat(94)));
         // The writer died inside a write.
         section[RECORDS].store(1, Ordering::Relaxed);
         assert_eq!(reader.status(), None);

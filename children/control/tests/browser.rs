@@ -8,17 +8,13 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use multus_nettest::{Fields, Needs, Net};
 use world::{World, build, built, skip};
 
 #[test]
 fn people_can_do_everything_in_a_browser() {
     let test = "people_can_do_everything_in_a_browser";
-    let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(program);
-    let Some(chromium) = chromium else { return skip(test, "there is no chromium") };
-    let python = match python() {
-        Ok(python) => python,
-        Err(why) => return skip(test, &why),
-    };
+    let Some(browser) = Browser::of_this_machine(test) else { return };
     build("multus-template");
 
     let mut world = World::new();
@@ -48,20 +44,95 @@ fn people_can_do_everything_in_a_browser() {
     let address = world.wait_log("control", "pages and API on ");
     let code = world.wait_log("control", "the code for the first set-up is ");
 
-    let artefacts = std::env::var_os("MULTUS_ARTEFACTS").map_or_else(|| world.path("pictures"), PathBuf::from);
-    std::fs::create_dir_all(&artefacts).expect("a directory for pictures");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser.py");
-    let status = Command::new(python)
-        .arg(script)
-        .args([address.as_str(), code.as_str()])
-        .args([&chromium, &world.dirs().config, &artefacts, &built("multusctl")])
-        .envs(world.dirs().variables())
-        .status()
-        .expect("Python can be started");
-    assert!(status.success(), "what the browser saw is told above");
+    browser.goes(Command::new(&browser.python), "everything", &world, &[&address, &code]);
     // A busy machine may have caused faults, which are told, too.
     let events = std::fs::read_to_string(told).expect("the test notification was sent");
     assert!(events.contains("\"kind\":\"test\""), "{events}");
+}
+
+/// On a device in a network namespace, whose router is in another one.
+#[test]
+fn a_lan_is_set_up_in_a_browser() {
+    let test = "a_lan_is_set_up_in_a_browser";
+    let Some(browser) = Browser::of_this_machine(test) else { return };
+    let Some(net) = Net::new(&Needs {
+        test,
+        programs: &[("mount", "-V")],
+        namespaces: &["dev", "rtr"],
+        legacy: "checks.proto",
+        fields: Fields::All,
+        tmp: env!("CARGO_TARGET_TMPDIR"),
+    }) else {
+        return;
+    };
+    net.cable(("dev", "eth0"), ("rtr", "lan0"));
+    net.ip("rtr", "address add 192.168.77.1/24 dev lan0");
+    net.ip("rtr", "link set lan0 up");
+    build("multus-lan");
+
+    let mut world = World::new();
+    std::fs::write(world.dirs().config.join("multusd.toml"), "site = \"pump-house 3\"\n").expect("own file");
+    world.child("lan", "command = [\"multus-lan\"]\n[heartbeat]\ndeadline = \"5s\"\n");
+    world.parameters(
+        "lan",
+        "interface = \"eth0\"\nbackend = \"rtnetlink\"\ndhcp = false\naddresses = [\"192.168.77.9/24\"]\n\
+         gateway = \"192.168.77.1\"\nconfirm_within = \"15s\"\n",
+    );
+    world.control("[web]\nlisten = [\"127.0.0.1:0\"]\n[grpc]\nlisten = \"\"\nsocket = false\n");
+    // The device has a folder /etc of its own, and nothing in /run.
+    let (etc, run) = (world.path("etc-of-the-device"), world.path("run-of-the-device"));
+    for folder in [&etc, &run] {
+        std::fs::create_dir(folder).expect("own folder");
+    }
+    for file in ["passwd", "group", "nsswitch.conf"] {
+        let _ = std::fs::copy(Path::new("/etc").join(file), etc.join(file));
+    }
+    let mut daemon = net.command_in("dev", "sh");
+    daemon.args(["-c", "mount --bind \"$1\" /etc && mount --bind \"$2\" /run && exec \"$0\""]);
+    daemon.args([&built("multusd"), &etc, &run]).envs(world.dirs().variables());
+    world.start_by(daemon);
+    let address = world.wait_log("control", "pages and API on ");
+    let code = world.wait_log("control", "the code for the first set-up is ");
+
+    browser.goes(net.command_in("dev", &browser.python), "lan", &world, &[&address, &code]);
+    let addresses = net.run("dev", "ip", &["-4", "-o", "address", "show", "dev", "eth0"]);
+    assert!(addresses.contains("10.1.2.3/16") && addresses.lines().count() == 1, "{addresses}");
+}
+
+/// Chromium and what drives it.
+struct Browser {
+    chromium: PathBuf,
+    python: PathBuf,
+}
+
+impl Browser {
+    /// `None`: there is none, and why was told.
+    fn of_this_machine(test: &str) -> Option<Self> {
+        let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(program);
+        match chromium.ok_or_else(|| "there is no chromium".to_owned()).and_then(|chromium| Ok((chromium, python()?))) {
+            Ok((chromium, python)) => Some(Self { chromium, python }),
+            Err(why) => {
+                skip(test, &why);
+                None
+            }
+        }
+    }
+
+    /// Plays a part of `browser.py`, which must go well; `command` starts Python.
+    fn goes(&self, mut command: Command, part: &str, world: &World, words: &[&str]) {
+        let artefacts = std::env::var_os("MULTUS_ARTEFACTS").map_or_else(|| world.path("pictures"), PathBuf::from);
+        std::fs::create_dir_all(&artefacts).expect("a directory for pictures");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser.py");
+        let status = command
+            .arg(script)
+            .arg(part)
+            .args(words)
+            .args([&self.chromium, &world.dirs().config, &artefacts, &built("multusctl")])
+            .envs(world.dirs().variables())
+            .status()
+            .expect("Python can be started");
+        assert!(status.success(), "what the browser saw is told above");
+    }
 }
 
 /// A program with a schema of every kind of parameter.

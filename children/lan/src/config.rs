@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use multus_child::{ConfigVersion, Error, Interval};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::logic::cidr::{Cidr, check_host};
 use crate::logic::nat::{Mapping, Nat};
@@ -20,6 +20,7 @@ pub struct Config {
     /// What the LAN is for.
     pub profile: Profile,
     /// IPv4 by DHCP. Otherwise addresses must be named. IPv6 comes by router advertisements, unless an address is named.
+    #[schemars(title = "DHCP")]
     pub dhcp: bool,
     /// Own addresses with the length of the prefix, such as "192.168.1.2/24" or "fd00::2/64"; up to 16. With DHCP those of IPv6
     /// only.
@@ -27,6 +28,7 @@ pub struct Config {
     /// Router of IPv4; empty with DHCP, which tells it.
     pub gateway: String,
     /// Router of IPv6; empty: the one that is advertised.
+    #[schemars(title = "Gateway of IPv6")]
     pub gateway_v6: String,
     /// Name servers, up to 3; empty: those of DHCP, or whatever is set.
     pub name_servers: Vec<String>,
@@ -41,11 +43,12 @@ pub struct Config {
     /// Version of this configuration; it is told to those who ask.
     pub config_version: ConfigVersion,
     /// Translation of addresses for what comes in by the VPN.
+    #[schemars(title = "NAT")]
     pub nat: NatConfig,
 }
 
 /// What the LAN is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// It is no way to the world: no default route.
@@ -55,7 +58,7 @@ pub enum Profile {
 }
 
 /// Who sets up the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
     /// The one that does so already.

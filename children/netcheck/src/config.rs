@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use multus_child::{ConfigVersion, Error, Interval};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::logic::monitor::Policy;
 use crate::logic::rule::Rule;
@@ -80,7 +80,7 @@ pub struct Check {
 }
 
 /// How many must answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RuleWord {
     /// Every one of the local network, one of the world and of what is behind a tunnel.
@@ -112,7 +112,7 @@ pub struct Action {
 }
 
 /// See [`Action`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ActionKind {
     /// Nothing.

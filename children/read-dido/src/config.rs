@@ -6,7 +6,7 @@ use std::time::Duration;
 use multus_child::network::Network;
 use multus_child::{ConfigVersion, Error, Interval, TextFile};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::logic::mapping::legacy_number;
 
@@ -51,7 +51,7 @@ pub struct Sender {
 }
 
 /// What the local lines of a sender are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// Digital inputs.
@@ -100,7 +100,7 @@ pub struct Remote {
 }
 
 /// What is spoken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// multus.v1.MirrorService: numbered, acknowledged, silence is noticed.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use multus_child::{Error, Interval};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::show::{Condition, Pattern, Shows};
 
@@ -27,7 +27,7 @@ pub struct Config {
 }
 
 /// How the checks are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// As multus.v1.ChecksService.

@@ -332,17 +332,20 @@ def _map(fd: int) -> memoryview:
     return page
 
 
-def _text(text: str, size: int) -> list[int]:
-    """The words of a text that is cut between two characters."""
-    cut = text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore").encode().ljust(size, b"\0")
-    return [int.from_bytes(cut[first : first + 8], "little") for first in range(0, size, 8)]
+def _text(text: str, size: int, end: bytes = b"") -> list[int]:
+    """The words of a text. One that is too long is cut between two characters, and has this end."""
+    whole = text.encode("utf-8", "replace")
+    if len(whole) > size:
+        whole = whole[: size - len(end)].decode("utf-8", "ignore").encode() + end
+    whole = whole.ljust(size, b"\0")
+    return [int.from_bytes(whole[first : first + 8], "little") for first in range(0, size, 8)]
 
 
 def _say(page: memoryview, place: int, number: int, text: str) -> None:
     """Writes a record: its sequence is odd meanwhile, so that nobody takes half of it."""
     first = FIRST_RECORD + RECORD_WORDS * place
     page[first] = entered = (page[first] | 1) & WORD_MASK
-    for offset, word in enumerate([number, *_text(text, SAID_BYTES)], first + 1):
+    for offset, word in enumerate([number, *_text(text, SAID_BYTES, "…".encode())], first + 1):
         page[offset] = word
     page[first] = entered + 1 & WORD_MASK
 

@@ -91,9 +91,13 @@ impl World {
 
     /// Starts the daemon and waits until it answers.
     pub(crate) fn start(&mut self) {
+        self.start_by(self.command("multusd"));
+    }
+
+    /// The same by another command, such as one that enters a network namespace first.
+    pub(crate) fn start_by(&mut self, mut command: Command) {
         let out = File::options().create(true).append(true).open(self.path("multusd.out")).expect("own file");
         let err = out.try_clone().expect("a descriptor is left");
-        let mut command = self.command("multusd");
         self.daemon = Some(command.stdout(out).stderr(err).spawn().expect("multusd can be started"));
         self.wait("the daemon answers", || self.try_status());
     }

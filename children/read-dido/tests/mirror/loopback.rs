@@ -106,17 +106,23 @@ fn last_outputs_are_mirrored_as_inputs_are() {
     to.until_output(2, false);
 }
 
+/// The output is on while the sender is heard for more than three seconds on.
+fn stays_on(to: &Device, port: u16) {
+    let heard = || to.until_peer(port, "pump", "connected").last_state.expect("it was heard").seconds;
+    let first = heard();
+    to.until("it is heard further on", |to| {
+        assert_eq!(to.output(1), Some(true));
+        heard() > first + 3
+    });
+}
+
 #[test]
 fn a_silent_sender_loses_its_outputs_until_it_is_heard_again() {
     let (from, to, own, other) = pair("multus", "timeout = \"1s\"");
     from.pull(1, true);
     to.until_output(1, true);
     // It is heard although nothing changes.
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(3) {
-        assert_eq!(to.output(1), Some(true));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    stays_on(&to, other);
     from.signal(Signal::SIGSTOP);
     let stopped = Instant::now();
     to.until_output(1, false);
@@ -245,11 +251,7 @@ fn two_devices_under_one_name_do_not_take_turns() {
     let peer = second.until_peer(second_port, &here(other), "refused");
     assert!(peer.detail.contains("another process sends as \"pump\""), "{peer:#?}");
     to.until_log("one sender has one device, so it is refused");
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(3) {
-        assert_eq!(to.output(1), Some(true), "what the first one says");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    stays_on(&to, other);
     assert_eq!(to.until_peer(other, "pump", "connected").connects, 1);
     from.until_peer(own, &here(other), "connected");
     // The first one is gone: the second takes its place.

@@ -188,8 +188,9 @@ fn over_a_long_line_that_loses_packets_the_newest_state_gets_there() {
     from.until_peer(PORT, &at(1), "connected");
     net.line_is(40, 5);
     for turn in 0..40 {
-        from.pull(1 + turn % 8, turn % 3 != 0);
-        std::thread::sleep(Duration::from_millis(25));
+        let sent = from.until_peer(PORT, &at(1), "connected").states;
+        from.pull(1 + turn % 8, turn / 8 % 2 == 0);
+        from.until("that is on its way", |from| from.until_peer(PORT, &at(1), "connected").states > sent);
     }
     for line in 1..=8 {
         let is_on = line % 2 == 0;
