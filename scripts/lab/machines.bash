@@ -64,17 +64,17 @@ pi() {
 
 # follow JOB PID: prints what the check prints while it runs, and ends the machine when it has said that it is done.
 follow() {
-    local job=$1 machine=$2 out=$lab/runs/$1.out seen=0 lines
+    local job=$1 machine=$2 out=$lab/runs/$1.out seen=0 whole ended
     while :; do
         kill -0 "$machine" 2> /dev/null || machine=
-        lines=$(tail -n "+$((seen + 1))" "$out" | tr -d '\000\r')
-        if [ -n "$lines" ]; then
-            # A line that is still being written comes next time.
-            [ -z "$(tail -c 1 "$out")" ] || lines=${lines%$'\n'*}
-            seen=$((seen + $(wc -l <<< "$lines")))
-            printf '%s\n' "$lines" | grep -av '^LAB-END'
+        grep -aq '^LAB-END' "$out" && ended=1 || ended=
+        # A line that is still being written comes next time.
+        whole=$(wc -l < "$out")
+        if [ "$whole" -gt "$seen" ]; then
+            sed -n "$((seen + 1)),${whole}p" "$out" | tr -d '\000\r' | grep -av '^LAB-END'
+            seen=$whole
         fi
-        grep -aq '^LAB-END' "$out" && break
+        [ -z "$ended" ] || break
         [ -n "$machine" ] || { echo "the machine of $job went down, or its time was over"; return 1; }
         sleep 0.2
     done

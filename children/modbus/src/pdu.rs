@@ -189,6 +189,9 @@ fn exactly(data: &[u8], length: usize) -> Result<(), Exception> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_modbus::bytes::Bytes;
+    use tokio_modbus::prelude::ReadCode;
+
     use super::*;
 
     #[test]
@@ -212,9 +215,49 @@ mod tests {
             (&[43, 14, 1, 0], Request::Identify { code: 1, object: 0 }),
         ] {
             assert_eq!(decode(pdu), Ok(expected), "{pdu:?}");
+            let other = tokio_modbus::Request::try_from(Bytes::copy_from_slice(pdu));
+            assert_eq!(other.ok(), Some(as_tokio_modbus(&expected)), "another program reads the same in {pdu:?}");
         }
         assert_eq!(registers(&values).collect::<Vec<_>>(), [0x1234, 0x5678]);
         assert!(bit(&[0xcd, 1], 0) && !bit(&[0xcd, 1], 1) && bit(&[0xcd, 1], 8) && !bit(&[0xcd, 1], 16));
+    }
+
+    /// Why the server does not read with it: eight coils are to be written, and there is no byte for them.
+    #[test]
+    fn tokio_modbus_does_not_live_through_coils_that_are_missing() {
+        let request = Bytes::from_static(&[15, 0, 0, 0, 8, 0]);
+        assert_eq!(decode(&request), Err(Exception::IllegalValue));
+        let other = std::panic::catch_unwind(|| tokio_modbus::Request::try_from(request).is_ok());
+        assert!(other.is_err(), "it does now: this server could use it");
+    }
+
+    fn as_tokio_modbus(request: &Request<'_>) -> tokio_modbus::Request<'static> {
+        use tokio_modbus::Request as Other;
+        match *request {
+            Request::ReadBits { table: Bits::Coils, address, count } => Other::ReadCoils(address, count),
+            Request::ReadBits { table: Bits::Inputs, address, count } => Other::ReadDiscreteInputs(address, count),
+            Request::ReadRegisters { table: Registers::Holding, address, count } => {
+                Other::ReadHoldingRegisters(address, count)
+            }
+            Request::ReadRegisters { table: Registers::Inputs, address, count } => {
+                Other::ReadInputRegisters(address, count)
+            }
+            Request::WriteCoil { address, on } => Other::WriteSingleCoil(address, on),
+            Request::WriteRegister { address, value } => Other::WriteSingleRegister(address, value),
+            Request::WriteCoils { address, count, packed } => {
+                Other::WriteMultipleCoils(address, (0..count.into()).map(|index| bit(packed, index)).collect())
+            }
+            Request::WriteRegisters { address, values } => {
+                Other::WriteMultipleRegisters(address, registers(values).collect())
+            }
+            Request::MaskRegister { address, and, or } => Other::MaskWriteRegister(address, and, or),
+            Request::ReadWriteRegisters { read, count, write, values } => {
+                Other::ReadWriteMultipleRegisters(read, count, write, registers(values).collect())
+            }
+            Request::Identify { code, object } => {
+                Other::ReadDeviceIdentification(ReadCode::try_from_value(code).expect("1 to 4"), object)
+            }
+        }
     }
 
     #[test]
