@@ -638,6 +638,16 @@ def the_lan(page):
     expect(lan).to_contain_text("10.1.2.3/16")
     expect(page.get_by_role("button", name="Let the change stand")).to_have_count(0)
     say("a change stands because somebody said so")
+    page.goto(f"{URL}/configuration/config/lan")
+    page.locator("[name='v:profile'][value='wan-via-lan']").check()
+    page.locator("[id='f-dhcp']").check()
+    page.locator("[id='f-addresses']").fill("")
+    review(page)
+    apply()
+    expect(lan).to_contain_text("confirmed by the router 192.168.77.1")
+    expect(lan).to_contain_text("from 192.168.77.1 for 120 s")
+    picture(page, "lan-dhcp", "narrow", "light")
+    say("an address by DHCP, with its lease")
 
 
 def everything(context, page, browser):

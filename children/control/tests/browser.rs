@@ -7,6 +7,7 @@ mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use multus_nettest::{Fields, Needs, Net};
 use world::{World, build, built, skip};
@@ -57,7 +58,7 @@ fn a_lan_is_set_up_in_a_browser() {
     let Some(browser) = Browser::of_this_machine(test) else { return };
     let Some(net) = Net::new(&Needs {
         test,
-        programs: &[("mount", "-V")],
+        programs: &[("mount", "-V"), ("dnsmasq", "-v"), ("udhcpc", "--help")],
         namespaces: &["dev", "rtr"],
         legacy: "checks.proto",
         fields: Fields::All,
@@ -68,6 +69,18 @@ fn a_lan_is_set_up_in_a_browser() {
     net.cable(("dev", "eth0"), ("rtr", "lan0"));
     net.ip("rtr", "address add 192.168.77.1/24 dev lan0");
     net.ip("rtr", "link set lan0 up");
+    let mut dnsmasq = net.command_in("rtr", "dnsmasq");
+    dnsmasq.args([
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--no-hosts",
+        "--user=root",
+        "--pid-file",
+    ]);
+    dnsmasq.args(["--interface=lan0", "--bind-interfaces", "--dhcp-range=192.168.77.50,192.168.77.59,2m"]);
+    dnsmasq.arg(format!("--dhcp-leasefile={}", net.path("leases").display()));
+    net.background("dnsmasq", &mut dnsmasq);
     build("multus-lan");
 
     let mut world = World::new();
@@ -96,7 +109,7 @@ fn a_lan_is_set_up_in_a_browser() {
 
     browser.goes(net.command_in("dev", &browser.python), "lan", &world, &[&address, &code]);
     let addresses = net.run("dev", "ip", &["-4", "-o", "address", "show", "dev", "eth0"]);
-    assert!(addresses.contains("10.1.2.3/16") && addresses.lines().count() == 1, "{addresses}");
+    assert!(addresses.contains(" 192.168.77.5") && addresses.lines().count() == 1, "{addresses}");
 }
 
 /// Chromium and what drives it.
@@ -193,8 +206,13 @@ fn target() -> &'static Path {
     profile.parent().expect("the profile has a directory of its own")
 }
 
-/// A Python that has playwright.
+/// A Python that has playwright: looked for, or made, once.
 fn python() -> Result<PathBuf, String> {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    PYTHON.get_or_init(make_python).clone()
+}
+
+fn make_python() -> Result<PathBuf, String> {
     let has = |python: &Path| {
         let mut import = Command::new(python);
         import.args(["-c", "import playwright.sync_api"]).stdout(Stdio::null()).stderr(Stdio::null());

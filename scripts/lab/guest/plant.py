@@ -19,7 +19,7 @@ class Plant(lab.Box):
             # A pause in which only multusd can have made outputs safe.
             "children/io.toml": f'command = ["multus-io"]\nheartbeat.deadline = "{deadline}"\nrestart.delays = ["3s"]\n',
             "children/lab.toml": f'command = ["/host/guest/owner", "{self.wanted}"]\nafter = ["io"]\n'
-            f'heartbeat.deadline = "{deadline}"\n'
+            f'heartbeat.deadline = "{deadline}"\nrestart.delays = ["1s"]\n'
             f'environment = {{ PYTHONPATH = "/host/python" }}\n',
         }
         super().__init__(place, files)

@@ -13,9 +13,10 @@ use super::status::no_child;
 use super::{Caller, Error, Result, Service};
 
 /// The LAN of a child that runs multus-lan.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Lan {
-    /// One word: "idle", "waiting", "applying", "pending" (on trial), "confirmed", "rejected" or "failing".
+    /// One word: "idle", "waiting", "applying", "pending" (on trial), "confirmed", "rejected" or "failing"; "silent": the child
+    /// does not answer, and nothing is known.
     pub state: String,
     /// More of it, for people.
     pub detail: String,
@@ -31,6 +32,8 @@ pub struct Lan {
     pub speed_mbit: Option<u32>,
     /// Addresses with the length of the prefix.
     pub addresses: Vec<LanAddress>,
+    /// What a DHCP server gave, where multus-lan itself asks for it.
+    pub lease: Option<DhcpLease>,
     /// Routers of the default routes.
     pub gateways: Vec<String>,
     /// Name servers of the machine.
@@ -46,10 +49,23 @@ pub struct LanAddress {
     pub address: String,
     /// How long it is still valid, seconds; without: for ever.
     pub seconds_valid: Option<u32>,
+    /// Whether the kernel has found it in use by somebody else.
+    pub is_duplicate: bool,
+}
+
+/// A lease of DHCP.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct DhcpLease {
+    /// The address with the length of its prefix.
+    pub address: String,
+    /// Address of the server; empty: not told.
+    pub server: String,
+    /// Length of the whole lease, seconds; without: not told.
+    pub seconds: Option<u32>,
 }
 
 impl Service {
-    /// What a child that runs multus-lan tells; `None`: it is another program, or answers nobody.
+    /// What a child that runs multus-lan tells; `None`: it is another program, or is configured to answer nobody.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Unavailable`].
@@ -57,7 +73,7 @@ impl Service {
         caller.needs(Caller::USER)?;
         let Some(port) = self.lan_port(caller, name)? else { return Ok(None) };
         let answer = ask(port, async |mut lan| lan.get_lan(v1::GetLanRequest {}).await);
-        Ok(answer.ok().map(|answer| shown(answer.into_inner())))
+        Ok(Some(answer.map_or_else(|_| silent(name), |answer| shown(answer.into_inner()))))
     }
 
     /// The change on trial is to stand. Operators may.
@@ -98,8 +114,13 @@ impl Service {
     }
 }
 
+fn silent(name: &str) -> Lan {
+    Lan { state: "silent".into(), detail: format!("{name} does not answer"), ..Lan::default() }
+}
+
 fn shown(answer: v1::GetLanResponse) -> Lan {
-    let address = |found: v1::LanAddress| LanAddress { address: found.address, seconds_valid: found.seconds_valid };
+    let address =
+        |v1::LanAddress { address, seconds_valid, is_duplicate }| LanAddress { address, seconds_valid, is_duplicate };
     Lan {
         state: answer.state,
         detail: answer.detail,
@@ -109,6 +130,7 @@ fn shown(answer: v1::GetLanResponse) -> Lan {
         has_carrier: answer.has_carrier,
         speed_mbit: answer.speed_mbit,
         addresses: answer.addresses.into_iter().map(address).collect(),
+        lease: answer.lease.map(|v1::DhcpLease { address, server, seconds }| DhcpLease { address, server, seconds }),
         gateways: answer.gateways,
         name_servers: answer.name_servers,
         seconds_left: answer.seconds_left,

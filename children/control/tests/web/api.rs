@@ -1,5 +1,6 @@
 //! What can be seen and done.
 
+use multus_contract::api::command::Request;
 use serde_json::{Value, json};
 
 use super::http::Browser;
@@ -64,9 +65,8 @@ fn the_lan_is_shown_and_its_change_confirmed_where_there_is_one() {
     let address = up(&mut world);
     world.wait_state("net", "running");
     let operator = logged_in(address, "operator");
-    let lan = world.wait("it answers", || {
-        Some(operator.get("/api/v1/children/net/lan")).filter(|reply| reply.status == 200).map(|reply| reply.json())
-    });
+    let shown = || operator.get("/api/v1/children/net/lan").json();
+    let lan = world.wait("it answers", || Some(shown()).filter(|lan| lan["state"] != "silent"));
     assert_eq!((&lan["state"], &lan["interface"]), (&json!("idle"), &json!("")), "{lan}");
     let page = operator.bytes("GET", "/children/net", &[("Accept", "text/html")], b"");
     let page = String::from_utf8(page.body).expect("text");
@@ -81,6 +81,11 @@ fn the_lan_is_shown_and_its_change_confirmed_where_there_is_one() {
         assert_eq!(guest.get(other).status, 404, "{other}");
     }
     assert_eq!(operator.send("POST", "/api/v1/children/idle/lan/confirm", None).status, 409);
+    // Its place on the page stays while it does not answer.
+    world.tell(&Request::Stop { name: "net".into() });
+    world.wait("nobody answers", || Some(shown()).filter(|lan| lan["state"] == "silent"));
+    let page = operator.bytes("GET", "/children/net", &[("Accept", "text/html")], b"");
+    assert!(String::from_utf8_lossy(&page.body).contains("net does not answer"));
 }
 
 #[test]

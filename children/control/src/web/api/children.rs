@@ -92,7 +92,7 @@ pub(crate) fn routes(table: &mut Table) {
 fn lan(call: &Call<'_>, (): ()) -> Result<Json<Lan>, Problem> {
     let name = call.part(0);
     let lan = call.web.service.lan(call.caller()?, name)?;
-    Ok(Json(lan.ok_or_else(|| Error::NotFound(format!("{name} does not set up a LAN, or does not answer")))?))
+    Ok(Json(lan.ok_or_else(|| Error::NotFound(format!("{name} does not set up a LAN, or listens to nobody")))?))
 }
 
 fn give(call: &Call<'_>, order: Order) -> Result<(), Problem> {
