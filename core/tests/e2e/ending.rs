@@ -1,7 +1,9 @@
 //! The daemon's own end, in order and not.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
+use multus_contract::api::command::Request;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
@@ -37,6 +39,25 @@ fn sigterm_stops_all_in_reverse_order_and_leaves_no_process() {
     // A start after that begins from nothing.
     world.start();
     world.until_state("top", "running");
+}
+
+#[test]
+fn one_that_beats_while_it_is_being_stopped_is_shown_so() {
+    // It takes no notice of the signal.
+    let stop = "[stop]\nsignal = \"SIGWINCH\"\ntimeout = \"60s\"";
+    let world = World::with(&[("pump", program("beat").deadline("20s").table(stop))]);
+    world.until_state("pump", "running");
+    world.tell(&Request::Stop { name: "pump".into() });
+    let begun = Instant::now();
+    let last_beat = |world: &World| {
+        let child = world.of("pump");
+        let age = child.last_beat_age_us.filter(|_| child.state == "stopping").map(Duration::from_micros)?;
+        begun.elapsed().checked_sub(age)
+    };
+    let first = world.wait("a beat", last_beat);
+    world.until("later ones", |world| last_beat(world).is_some_and(|last| last > first + Duration::from_millis(100)));
+    send(world.pid_of("pump"), Signal::SIGKILL);
+    world.until_state("pump", "stopped");
 }
 
 #[test]
