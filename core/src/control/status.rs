@@ -110,8 +110,8 @@ impl Sources<'_> {
     fn child(&self, slot: usize, record: &SlotRecord, now: Clock) -> ChildStatus {
         let running = record.state == StateCode::Running;
         let last_beat = if record.pid != 0 && !matches!(record.deadline_ns, 0 | u64::MAX) {
-            // The page itself knows better than the last look of the watch loop, which may be one at the process before. A
-            // time in the future is the child's nonsense, and about to be found.
+            // The page itself knows better than the last look of the watch loop, which may be a whole deadline ago. A time
+            // in the future is the child's nonsense, and about to be found.
             HeartbeatReader::new(self.table.page(slot)).look(0).time.0
         } else {
             record.last_beat_mono
