@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use multus_nettest::{Fields, Needs, Net};
+use multus_nettest::{Fields, Needs, Net, make_etc};
 use world::{World, build, built, skip};
 
 #[test]
@@ -69,18 +69,8 @@ fn a_lan_is_set_up_in_a_browser() {
     net.cable(("dev", "eth0"), ("rtr", "lan0"));
     net.ip("rtr", "address add 192.168.77.1/24 dev lan0");
     net.ip("rtr", "link set lan0 up");
-    let mut dnsmasq = net.command_in("rtr", "dnsmasq");
-    dnsmasq.args([
-        "--keep-in-foreground",
-        "--conf-file=/dev/null",
-        "--no-resolv",
-        "--no-hosts",
-        "--user=root",
-        "--pid-file",
-    ]);
-    dnsmasq.args(["--interface=lan0", "--bind-interfaces", "--dhcp-range=192.168.77.50,192.168.77.59,2m"]);
-    dnsmasq.arg(format!("--dhcp-leasefile={}", net.path("leases").display()));
-    net.background("dnsmasq", &mut dnsmasq);
+    let pool = "--dhcp-range=192.168.77.50,192.168.77.59,2m";
+    net.background("dnsmasq", net.dnsmasq("rtr", "lan0").arg(pool));
     build("multus-lan");
 
     let mut world = World::new();
@@ -94,12 +84,8 @@ fn a_lan_is_set_up_in_a_browser() {
     world.control("[web]\nlisten = [\"127.0.0.1:0\"]\n[grpc]\nlisten = \"\"\nsocket = false\n");
     // The device has a folder /etc of its own, and nothing in /run.
     let (etc, run) = (world.path("etc-of-the-device"), world.path("run-of-the-device"));
-    for folder in [&etc, &run] {
-        std::fs::create_dir(folder).expect("own folder");
-    }
-    for file in ["passwd", "group", "nsswitch.conf"] {
-        let _ = std::fs::copy(Path::new("/etc").join(file), etc.join(file));
-    }
+    make_etc(&etc);
+    std::fs::create_dir(&run).expect("own folder");
     let mut daemon = net.command_in("dev", "sh");
     daemon.args(["-c", "mount --bind \"$1\" /etc && mount --bind \"$2\" /run && exec \"$0\""]);
     daemon.args([&built("multusd"), &etc, &run]).envs(world.dirs().variables());

@@ -114,6 +114,15 @@ impl Net {
         command
     }
 
+    /// dnsmasq in the foreground, on this interface, that reads nothing of the machine. It serves what further arguments say.
+    pub fn dnsmasq(&self, namespace: &str, interface: &str) -> Command {
+        let mut command = self.command_in(namespace, "dnsmasq");
+        command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"]);
+        command.args(["--pid-file", "--bind-interfaces"]).arg(format!("--interface={interface}"));
+        command.arg(format!("--dhcp-leasefile={}", self.path("leases").display()));
+        command
+    }
+
     /// Runs a program, which must succeed; what it printed.
     pub fn run(&self, namespace: &str, program: &str, arguments: &[&str]) -> String {
         let output = self.command_in(namespace, program).args(arguments).output().expect("ip is there");
@@ -242,6 +251,15 @@ impl Drop for Net {
 /// Sends a signal, such as `"-TERM"`.
 pub fn signal(signal: &str, pid: u32) {
     let _ = Command::new("kill").args([signal, &pid.to_string()]).status();
+}
+
+/// Makes a folder that can stand in for /etc: it knows the users, and nothing else.
+pub fn make_etc(folder: &Path) {
+    std::fs::create_dir_all(folder).expect("own folder");
+    for file in ["passwd", "group", "nsswitch.conf"] {
+        // Not every machine has all of them.
+        let _ = std::fs::copy(Path::new("/etc").join(file), folder.join(file));
+    }
 }
 
 /// Whether the kernel speaks IPv6.

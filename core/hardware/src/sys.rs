@@ -60,7 +60,11 @@ pub fn be_real_time(priority: u8) -> io::Result<()> {
 pub fn all_be_real_time(priority: u8) -> io::Result<()> {
     for entry in std::fs::read_dir("/proc/self/task")? {
         let Some(thread) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        set_scheduler(thread, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)?;
+        match set_scheduler(thread, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority) {
+            // It has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            result => result?,
+        }
     }
     Ok(())
 }

@@ -41,12 +41,10 @@ impl World {
             fields: Fields::All,
             tmp: env!("CARGO_TARGET_TMPDIR"),
         })?);
-        for folder in ["etc", "run", "state"] {
+        for folder in ["run", "state"] {
             fs::create_dir_all(world.path(folder)).expect("own folder");
         }
-        for file in ["passwd", "group", "nsswitch.conf"] {
-            let _ = fs::copy(format!("/etc/{file}"), world.path("etc").join(file));
-        }
+        multus_nettest::make_etc(&world.path("etc"));
         fs::write(world.etc("resolv.conf"), OLD_RESOLV).expect("own file");
         world.plug_in();
         world.cable(("dev", "tun0"), ("vpn", "tun0"));
@@ -78,11 +76,8 @@ impl World {
 
     /// A server of DHCP; `more` are further arguments.
     pub(crate) fn serve_dhcp(&self, more: &[&str]) {
-        let mut command = self.command_in("rtr", "dnsmasq");
-        command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"]);
-        command.args(["--pid-file", "--interface=lan0", "--bind-interfaces", "--log-dhcp", "--log-facility=-"]);
-        command.arg(format!("--dhcp-leasefile={}", self.path("leases").display())).args(more);
-        self.background("dnsmasq", &mut command);
+        let mut command = self.dnsmasq("rtr", "lan0");
+        self.background("dnsmasq", command.args(["--log-dhcp", "--log-facility=-"]).args(more));
     }
 
     pub(crate) fn etc(&self, name: &str) -> PathBuf {

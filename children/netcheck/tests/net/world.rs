@@ -74,20 +74,7 @@ impl World {
         self.run("rtr", "nft", &["add chain ip box out { type nat hook postrouting priority 100; }"]);
         self.run("rtr", "nft", &["add rule ip box out oif wan0 masquerade"]);
         self.run("rtr", "nft", &["add chain ip box in { type filter hook input priority 0; }"]);
-        self.background(
-            "dns",
-            self.command_in("rtr", "dnsmasq").args([
-                "--keep-in-foreground",
-                "--conf-file=/dev/null",
-                "--no-resolv",
-                "--no-hosts",
-                "--user=root",
-                "--pid-file",
-                "--interface=lan0",
-                "--bind-interfaces",
-                "--address=/box.example/203.0.113.1",
-            ]),
-        );
+        self.background("dns", self.dnsmasq("rtr", "lan0").arg("--address=/box.example/203.0.113.1"));
     }
 
     /// Delay in milliseconds and loss in percent of the long line, each way.
