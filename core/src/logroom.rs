@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -104,26 +104,32 @@ impl Shared {
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<usize, Entry>)) {
-        // A thread that panicked inside would have ended the daemon; the data is whole in any case.
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = self.registry();
         change(&mut registry.sources);
         registry.version += 1;
         drop(registry);
         self.wake.wake();
     }
+
+    /// A thread that panicked inside would have ended the daemon; the data is whole in any case.
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-const WAKE: Token = Token(usize::MAX);
+/// Whatever wakes the thread, it looks after everything.
+const ANY: Token = Token(0);
 const IDLE: Duration = Duration::from_millis(500);
 
 struct Room<'a> {
     shared: &'a Shared,
     number: u64,
     poll: Poll,
+    /// Of the registry that `logs` is in line with.
     version: u64,
-    logs: BTreeMap<usize, (Entry, ChildLog)>,
+    /// By the names of the children.
+    logs: BTreeMap<String, (Entry, ChildLog)>,
     events: RotatingFile,
-    lane: Lane,
 }
 
 /// Works as the `number`-th log thread (0 first) until it is told to finish or is replaced.
@@ -133,18 +139,18 @@ struct Room<'a> {
 pub fn run(shared: &Shared, number: u64, lane: Lane) -> io::Result<()> {
     shared.in_charge.fetch_max(number, Ordering::Relaxed);
     let poll = Poll::new()?;
-    poll.registry().register(&mut SourceFd(&shared.wake.raw()), WAKE, Interest::READABLE)?;
-    let events = RotatingFile::open_records(&shared.state, "events.jsonl", shared.events.max_size, shared.events.files);
-    let mut room = Room { shared, number, poll, version: 0, logs: BTreeMap::new(), events, lane };
+    poll.registry().register(&mut SourceFd(&shared.wake.raw()), ANY, Interest::READABLE)?;
+    let mut room = Room::new(shared, number, poll);
     let mut events = Events::with_capacity(128);
     loop {
+        lane.beat();
         let ending = shared.end.load(Ordering::Relaxed);
         let more = room.turn();
         if room.is_replaced() {
             return Ok(());
         }
         if ending && !more {
-            room.close();
+            room.finish();
             return Ok(());
         }
         let pause = if more || ending { Duration::ZERO } else { room.pause() };
@@ -156,7 +162,13 @@ pub fn run(shared: &Shared, number: u64, lane: Lane) -> io::Result<()> {
     }
 }
 
-impl Room<'_> {
+impl<'a> Room<'a> {
+    fn new(shared: &'a Shared, number: u64, poll: Poll) -> Self {
+        let config = &shared.events;
+        let events = RotatingFile::open_records(&shared.state, "events.jsonl", config.max_size, config.files);
+        Self { shared, number, poll, version: 0, logs: BTreeMap::new(), events }
+    }
+
     fn is_replaced(&self) -> bool {
         self.shared.in_charge.load(Ordering::Relaxed) != self.number
     }
@@ -170,60 +182,63 @@ impl Room<'_> {
 
     /// One round over everything; true when there is more to read at once.
     fn turn(&mut self) -> bool {
-        self.lane.beat();
-        self.take_registry();
+        let leave = self.take_registry();
         let mut more = false;
-        let slots: Vec<usize> = self.logs.keys().copied().collect();
-        for slot in slots {
-            more |= self.drain(slot);
+        for name in self.logs.keys().cloned().collect::<Vec<_>>() {
+            more |= self.drain(&name);
             if self.is_replaced() {
                 return false;
             }
         }
         self.write_events();
+        // Last, so that what is told of them still finds their logs.
+        leave.iter().for_each(|name| self.close(name));
         more
     }
 
-    /// Brings the own logs in line with the registry.
-    fn take_registry(&mut self) {
-        let registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Opens logs for those that came since the last look; the names of those that left.
+    fn take_registry(&mut self) -> Vec<String> {
+        let registry = self.shared.registry();
         if registry.version == self.version {
-            return;
+            return Vec::new();
         }
         self.version = registry.version;
         let sources = registry.sources.clone();
         drop(registry);
-        let gone: Vec<usize> = self.logs.keys().filter(|slot| !sources.contains_key(slot)).copied().collect();
-        for slot in gone {
-            self.drain(slot);
-            if let Some((entry, mut log)) = self.logs.remove(&slot) {
-                self.watch_pipes(&entry, slot, false);
-                log.flush(now());
-            }
-        }
-        for (slot, entry) in sources {
-            let same =
-                |e: &Entry| Arc::ptr_eq(&e.pipes, &entry.pipes) && e.config == entry.config && e.name == entry.name;
-            if self.logs.get(&slot).is_some_and(|(e, _)| same(e)) {
+        self.take_in(&sources);
+        let stays = |name: &String| sources.values().any(|entry| entry.name == *name);
+        self.logs.keys().filter(|name| !stays(name)).cloned().collect()
+    }
+
+    /// Logs for those that have none yet.
+    fn take_in(&mut self, sources: &BTreeMap<usize, Entry>) {
+        for entry in sources.values() {
+            let same = |old: &Entry| Arc::ptr_eq(&old.pipes, &entry.pipes) && old.config == entry.config;
+            if self.logs.get(&entry.name).is_some_and(|(old, _)| same(old)) {
                 continue;
             }
-            if let Some((old, mut log)) = self.logs.remove(&slot) {
-                self.watch_pipes(&old, slot, false);
-                log.flush(now());
-            }
+            self.close(&entry.name);
             let file = RotatingFile::open(&self.shared.logs, &entry.name, entry.config.max_size, entry.config.files);
             let log = ChildLog::new(file, entry.config.lines_per_second);
-            self.watch_pipes(&entry, slot, true);
-            self.logs.insert(slot, (entry, log));
+            self.watch_pipes(entry, true);
+            self.logs.insert(entry.name.clone(), (entry.clone(), log));
         }
     }
 
-    fn watch_pipes(&self, entry: &Entry, slot: usize, on: bool) {
-        for (i, pipe) in entry.pipes.iter().enumerate() {
+    fn close(&mut self, name: &str) {
+        self.drain(name);
+        if let Some((entry, mut log)) = self.logs.remove(name) {
+            self.watch_pipes(&entry, false);
+            log.flush(now());
+        }
+    }
+
+    fn watch_pipes(&self, entry: &Entry, on: bool) {
+        for pipe in entry.pipes.iter() {
             let fd = pipe.as_raw_fd();
             let registry = self.poll.registry();
             let result = if on {
-                registry.register(&mut SourceFd(&fd), Token(slot * 2 + i), Interest::READABLE)
+                registry.register(&mut SourceFd(&fd), ANY, Interest::READABLE)
             } else {
                 registry.deregister(&mut SourceFd(&fd))
             };
@@ -234,8 +249,8 @@ impl Room<'_> {
         }
     }
 
-    fn drain(&mut self, slot: usize) -> bool {
-        let Some((entry, log)) = self.logs.get_mut(&slot) else { return false };
+    fn drain(&mut self, name: &str) -> bool {
+        let Some((entry, log)) = self.logs.get_mut(name) else { return false };
         let now = now();
         let mut more = false;
         for (pipe, stream) in entry.pipes.iter().zip([Stream::Out, Stream::Err]) {
@@ -314,10 +329,13 @@ impl Room<'_> {
 
     /// A mark among the lines of the child itself, after everything it wrote before.
     fn note(&mut self, name: &str, record: &EventRecord, text: &str) {
-        let slot = self.logs.iter().find(|(_, (entry, _))| entry.name == name).map(|(slot, _)| *slot);
-        let Some(slot) = slot else { return };
-        self.drain(slot);
-        if let Some((_, log)) = self.logs.get_mut(&slot) {
+        if !self.logs.contains_key(name) {
+            // It may have come, and have been started, since the registry was looked at.
+            let sources = self.shared.registry().sources.clone();
+            self.take_in(&sources);
+        }
+        self.drain(name);
+        if let Some((_, log)) = self.logs.get_mut(name) {
             if record.kind == EventKind::Reaped {
                 log.flush(now());
             }
@@ -325,7 +343,7 @@ impl Room<'_> {
         }
     }
 
-    fn close(&mut self) {
+    fn finish(&mut self) {
         for (_, log) in self.logs.values_mut() {
             log.flush(now());
         }
@@ -334,4 +352,79 @@ impl Room<'_> {
 
 fn now() -> Now {
     Now { mono_ns: MonoNs::now().0, unix_ns: unix_ns() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use multus_ipc::event_ring::Writer;
+    use multus_ipc::sync::AtomicU64 as Word;
+    use multus_ipc::text::Name;
+    use nix::fcntl::OFlag;
+    use nix::unistd::{pipe2, write};
+
+    use super::*;
+
+    fn page(words: usize) -> &'static [Word] {
+        Box::leak((0..words).map(|_| Word::new(0)).collect::<Box<[_]>>())
+    }
+
+    fn shared_in(dir: &Path) -> (Shared, Writer<'static>) {
+        let ring = page(event_ring::words(8));
+        let wake = Arc::new(Wake::new().unwrap());
+        let (logs, state) = (dir.to_owned(), dir.to_owned());
+        (Shared::new(logs, state, EventsConfig::default(), ring, page(status::words(1)), wake), Writer::new(ring))
+    }
+
+    /// Pipes of a child, and the end that it writes its output to.
+    fn pipes() -> (Arc<[OwnedFd; 2]>, OwnedFd) {
+        let pipe = || pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
+        let ((out, child), (err, _)) = (pipe(), pipe());
+        (Arc::new([out, err]), child)
+    }
+
+    fn about(name: &str, kind: EventKind) -> EventRecord {
+        EventRecord { name: Name::new(name), ..EventRecord::new(kind) }
+    }
+
+    /// What a log says, without the times.
+    fn said(dir: &Path, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(dir.join(format!("{name}.log"))).unwrap();
+        text.lines().map(|line| line.split_once(' ').unwrap().1.split(':').next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_first_start_of_a_child_is_in_its_log_however_soon_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shared, mut events) = shared_in(dir.path());
+        let mut room = Room::new(&shared, 0, Poll::new().unwrap());
+        assert_eq!(room.take_registry(), [""; 0]);
+        // Between the look at the registry and that at the events.
+        let (pipes, _child) = pipes();
+        shared.add(0, "pump", ChildLogConfig::default(), pipes);
+        events.push(&about("pump", EventKind::Spawned));
+        room.write_events();
+        assert_eq!(said(dir.path(), "pump"), ["--- spawned"]);
+    }
+
+    #[test]
+    fn the_end_of_a_child_is_in_its_log_when_another_has_its_slot_already() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shared, mut events) = shared_in(dir.path());
+        let mut room = Room::new(&shared, 0, Poll::new().unwrap());
+        let (old, old_child) = pipes();
+        shared.add(0, "pump", ChildLogConfig::default(), old);
+        room.turn();
+        write(&old_child, b"last words\n").unwrap();
+        events.push(&about("pump", EventKind::Reaped));
+        shared.remove(0);
+        let (new, _new_child) = pipes();
+        shared.add(0, "valve", ChildLogConfig::default(), new);
+        events.push(&about("valve", EventKind::Spawned));
+        room.turn();
+        assert_eq!(said(dir.path(), "pump"), ["out last words", "--- reaped"]);
+        assert_eq!(said(dir.path(), "valve"), ["--- spawned"]);
+        assert_eq!(room.logs.keys().collect::<Vec<_>>(), ["valve"]);
+    }
 }
