@@ -241,7 +241,10 @@ impl Guard {
         if MonoNs::now() < task.next {
             return;
         }
-        let failed = lines.write();
+        let mut failed = lines.write_native();
+        // A bus may hang; whoever wants the lines shall not wait for it.
+        self.ends.shared.open(lines.share_outputs());
+        failed.extend(lines.write_buses());
         let now = MonoNs::now();
         let is_over = failed.is_empty() || now.since(task.ordered) >= PATIENCE;
         if is_over && !std::mem::replace(&mut task.is_answered, true) {
@@ -251,7 +254,6 @@ impl Guard {
             self.ends.wake_watch.wake();
         }
         self.ends.shared.set(Holder::Guard, &failed);
-        self.ends.shared.open(lines.share_outputs());
         if failed.is_empty() && !std::mem::replace(&mut task.is_repeated, true) {
             // A process that was killed ends the system call that it is in: what it wrote is written over.
             lines.begin();

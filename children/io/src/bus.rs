@@ -97,6 +97,10 @@ impl Cell {
 pub struct BusThread {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
+    /// Numbers of the lines that it serves.
+    lines: Vec<usize>,
+    /// When the transfer began that is under way; 0 = none is.
+    busy_since: Arc<AtomicU64>,
 }
 
 impl BusThread {
@@ -105,8 +109,9 @@ impl BusThread {
     /// # Errors
     /// No thread to be had.
     pub fn start(bus: Bus, chips: Vec<Chip>, cells: Arc<[Cell]>, lane: Lane, priority: u8) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let is_over = Arc::clone(&stop);
+        let (stop, busy_since) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (is_over, busy) = (Arc::clone(&stop), Arc::clone(&busy_since));
+        let lines = chips.iter().flat_map(Chip::lines).map(|(line, _)| line).collect();
         let thread = thread::Builder::new().name(bus.name().into()).stack_size(STACK).spawn(move || {
             if priority > 0 {
                 // Refused as for the scan, which says so.
@@ -114,16 +119,39 @@ impl BusThread {
             }
             let mut serving: Vec<Serving> = chips.into_iter().map(Serving::new).collect();
             let mut bus = bus;
-            while !is_over.load(Ordering::Relaxed) {
-                let mut next = MonoNs::now().after(LONGEST_PAUSE);
-                for chip in &mut serving {
-                    next = next.min(chip.serve(&mut bus, &cells));
-                }
+            let mut timed = |act: &mut dyn FnMut(&mut Bus)| {
+                busy.store(MonoNs::now().0, Ordering::Relaxed);
+                act(&mut bus);
+                busy.store(0, Ordering::Relaxed);
+                // A round over chips that all hang would be far too long for one beat.
                 lane.beat();
-                thread::park_timeout(next.since(MonoNs::now()));
+            };
+            while !is_over.load(Ordering::Relaxed) {
+                for chip in 0..serving.len() {
+                    // An output that is wanted waits for one reading at most.
+                    for chip in &mut serving {
+                        chip.write_due(&cells, &mut timed);
+                    }
+                    serving[chip].read_due(&cells, &mut timed);
+                }
+                let now = MonoNs::now();
+                lane.beat();
+                let next = serving.iter().map(Serving::next).fold(now.after(LONGEST_PAUSE), MonoNs::min);
+                thread::park_timeout(next.since(now));
             }
         })?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, thread, lines, busy_since })
+    }
+
+    /// Whether it serves this line.
+    pub fn serves(&self, line: usize) -> bool {
+        self.lines.contains(&line)
+    }
+
+    /// Whether a transfer takes far too long: a bus that is stuck, or a chip that holds it.
+    pub fn hangs(&self, now: MonoNs) -> bool {
+        let since = self.busy_since.load(Ordering::Relaxed);
+        since != 0 && now.since(MonoNs(since)) >= HANGS
     }
 
     /// There is a new wish.
@@ -151,6 +179,9 @@ struct Serving {
     tried: u64,
 }
 
+/// Does something on the bus that may take long.
+type Timed<'a> = dyn FnMut(&mut dyn FnMut(&mut Bus)) + 'a;
+
 #[derive(Clone, Copy)]
 struct Failing {
     pause: Duration,
@@ -162,35 +193,47 @@ impl Serving {
         Self { chip, next_read: MonoNs(0), next_write: MonoNs(0), failing: None, tried: 0 }
     }
 
-    /// Does what is due; says when the next thing is.
-    fn serve(&mut self, bus: &mut Bus, cells: &[Cell]) -> MonoNs {
+    /// Writes the outputs if they are wanted, or are to be written again.
+    fn write_due(&mut self, cells: &[Cell], timed: &mut Timed<'_>) {
+        if !self.chip.has_outputs() {
+            return;
+        }
         let now = MonoNs::now();
         let outputs = || self.chip.lines().filter(|(_, is_output)| *is_output).map(|(line, _)| &cells[line]);
         let wishes = outputs().fold(0_u64, |sum, cell| sum.wrapping_add(cell.wish.load(Ordering::Relaxed)));
         let may_try = self.failing.is_none_or(|failing| now >= failing.retry);
         let is_wanted = now >= self.next_write || outputs().any(|cell| cell.open_wish().is_some());
-        if self.chip.has_outputs() && is_wanted && (may_try || wishes != self.tried) {
+        if is_wanted && (may_try || wishes != self.tried) {
             self.tried = wishes;
             self.next_write = now.after(REFRESH);
-            let result = self.write(bus, cells);
-            self.judge(result, cells);
+            timed(&mut |bus| {
+                let result = self.write(bus, cells);
+                self.judge(result, cells);
+            });
         }
-        let next_write = if self.chip.has_outputs() { self.next_write } else { MonoNs::NEVER };
-        if !self.chip.has_inputs() {
-            return self.failing.map_or(next_write, |failing| failing.retry);
+    }
+
+    /// Reads the inputs if it is time.
+    fn read_due(&mut self, cells: &[Cell], timed: &mut Timed<'_>) {
+        let now = MonoNs::now();
+        let due = self.failing.map_or(self.next_read, |failing| failing.retry);
+        if !self.chip.has_inputs() || now < due {
+            return;
         }
-        let is_due = match self.failing {
-            None => now >= self.next_read,
-            Some(failing) => now >= failing.retry,
-        };
-        if is_due {
-            // An absolute rhythm, unless it was lost.
-            let next = self.next_read.after(self.chip.period);
-            self.next_read = if next > now { next } else { now.after(self.chip.period) };
+        // An absolute rhythm, unless it was lost.
+        let next = self.next_read.after(self.chip.period);
+        self.next_read = if next > now { next } else { now.after(self.chip.period) };
+        timed(&mut |bus| {
             let result = self.chip.read(bus, |line, raw, value| cells[line].update(MonoNs::now(), Ok((raw, value))));
             self.judge(result, cells);
-        }
-        self.failing.map_or(self.next_read.min(next_write), |failing| failing.retry)
+        });
+    }
+
+    /// When there is something to do without a wish.
+    fn next(&self) -> MonoNs {
+        let read = if self.chip.has_inputs() { self.next_read } else { MonoNs::NEVER };
+        let write = if self.chip.has_outputs() { self.next_write } else { MonoNs::NEVER };
+        self.failing.map_or(read.min(write), |failing| failing.retry)
     }
 
     fn write(&self, bus: &mut Bus, cells: &[Cell]) -> io::Result<()> {
@@ -237,6 +280,9 @@ impl Serving {
     }
 }
 
+/// A transfer of some bytes takes a tenth of this on the slowest bus that is in use; far below the time in which forced outputs
+/// are to be in force.
+const HANGS: Duration = Duration::from_millis(3);
 /// From writing to writing of outputs that do not change.
 const REFRESH: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);

@@ -9,7 +9,7 @@ use multus_contract::config::hardware::HardwareConfig;
 use multus_contract::dirs::{DirFlags, Dirs};
 use multus_hardware::chip::{Chip, chips};
 use multus_hardware::gpio::{Pins, SharedOutputs};
-use multus_hardware::{Board, OpenError, sys};
+use multus_hardware::{Board, Extent, OpenError, sys};
 use multus_ipc::io::{Definition, IMAGE_WORDS, Writer, image_header};
 use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_OUTPUTS, ENV_OUTPUTS_FD, ENV_REQUESTS_FD};
 use multus_ipc::map::{self, Mapping};
@@ -68,7 +68,7 @@ impl Child for Scanner {
         let pins = Pins::of(&hardware);
         let Board { gpio, name, is_simulated, notes: remarks } =
             open(&hardware, &dirs, &pins, config.patience.duration())?;
-        remarks.iter().for_each(|remark| log::warn!("{remark}"));
+        remarks.iter().for_each(|remark| log::error!("{remark}"));
         log::info!("{} lines, board {name}", definitions.len());
         let layout = image.define(&definitions);
         let period = config.period.duration();
@@ -174,19 +174,20 @@ fn force_page() -> Result<Option<force::Reader<'static>>, Error> {
     Ok(Some(force::Reader::new(page.leak()).map_err(|refused| format!("{ENV_FORCE_FD}: {refused}"))?))
 }
 
-/// Opens the native lines. Whoever had them before may need a moment to be gone.
+/// Opens the native lines. Whoever had them before may need a moment to be gone; after that, what there is must do.
 fn open(config: &HardwareConfig, dirs: &Dirs, pins: &Pins, patience: Duration) -> Result<Board, OpenError> {
     let end = Instant::now() + patience;
     let mut is_told = false;
     loop {
-        match multus_hardware::open(config, dirs, pins, shared_outputs()?) {
+        match multus_hardware::open(config, dirs, pins, shared_outputs()?, Extent::All) {
             Err(error) if error.is_busy && Instant::now() < end => {
                 if !std::mem::replace(&mut is_told, true) {
                     log::warn!("{error}; waiting");
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            result => return result,
+            Err(_) => return multus_hardware::open(config, dirs, pins, shared_outputs()?, Extent::WhatThereIs),
+            opened => return opened,
         }
     }
 }

@@ -21,6 +21,10 @@ pub enum Note {
     InputsBad(i32),
     /// Native inputs are read again.
     InputsGood,
+    /// A native input is not open: somebody else has it, or it is not there.
+    InputMissing(u16),
+    /// It is open now.
+    InputFound(u16),
     /// A native output cannot be written: number of the line, error number.
     OutputBad(u16, i32),
     /// It can be again.
@@ -206,6 +210,10 @@ impl Desk {
         match note {
             Note::InputsBad(number) => log::error!("native inputs cannot be read: {}; tried again", errno(number)),
             Note::InputsGood => log::info!("native inputs are read again"),
+            Note::InputMissing(at) => {
+                log::error!("input {} is missing: another program has it, or it is not there; tried again", line(at));
+            }
+            Note::InputFound(at) => log::info!("input {} is there now", line(at)),
             Note::OutputBad(at, number) => {
                 log::error!("output {} cannot be written: {}; tried again", line(at), errno(number));
             }

@@ -55,6 +55,8 @@ pub struct Scan {
     inputs: Vec<usize>,
     owners: Vec<Owner>,
     inputs_are_bad: bool,
+    /// Native inputs that are not open, as bits in the order of the board.
+    missing: u64,
     /// The change counter of the force page that was taken over.
     force_seen: Option<u64>,
     force_acknowledged: Option<u64>,
@@ -127,7 +129,8 @@ impl Spread {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Native(usize),
-    Bus,
+    /// The thread that serves it.
+    Bus(usize),
 }
 
 #[derive(Clone, Copy)]
@@ -151,7 +154,9 @@ impl Scan {
         let debounces = gpio.debounces();
         let place = |line: usize| {
             let input = pins.inputs.iter().position(|pin| pin.line == line);
-            input.or_else(|| pins.outputs.iter().position(|pin| pin.line == line)).map_or(Place::Bus, Place::Native)
+            let native = input.or_else(|| pins.outputs.iter().position(|pin| pin.line == line));
+            let bus = || parts.buses.iter().position(|bus| bus.serves(line)).unwrap_or_default();
+            native.map_or_else(|| Place::Bus(bus()), Place::Native)
         };
         let lines = config.lines.iter().enumerate().map(|(i, line)| {
             let definition = line.definition();
@@ -175,7 +180,7 @@ impl Scan {
                 request_bits: 0,
                 // Cells were given their safe values before their thread began; native lines when they were opened, but
                 // whether that went well shows when they are written.
-                told: (place(i) == Place::Bus).then_some(line.safe),
+                told: matches!(place(i), Place::Bus(_)).then_some(line.safe),
                 is_written: false,
                 retry: None,
             }
@@ -190,6 +195,7 @@ impl Scan {
             owners: owners.iter().map(owner).collect(),
             gpio,
             inputs_are_bad: false,
+            missing: 0,
             force_seen: None,
             force_acknowledged: None,
             unknown_forced: 0,
@@ -250,8 +256,20 @@ impl Scan {
         if !self.inputs.is_empty() {
             match self.gpio.read() {
                 Ok(levels) => {
-                    for (i, line) in self.inputs.iter().enumerate() {
-                        let (line, is_high) = (&mut self.lines[*line], levels >> i & 1 == 1);
+                    let missing = self.gpio.missing_inputs();
+                    let changed = std::mem::replace(&mut self.missing, missing) ^ missing;
+                    for (i, at) in self.inputs.iter().enumerate() {
+                        let (line, is_high) = (&mut self.lines[*at], levels >> i & 1 == 1);
+                        let is_missing = missing >> i & 1 == 1;
+                        if changed >> i & 1 == 1 {
+                            let at = u16::try_from(*at).unwrap_or(u16::MAX);
+                            let note = if is_missing { Note::InputMissing(at) } else { Note::InputFound(at) };
+                            self.parts.notes.tell(note);
+                        }
+                        if is_missing {
+                            line.live.flags |= BAD;
+                            continue;
+                        }
                         line.read(gpio::value(is_high, line.active_low), is_high.into(), now, now);
                     }
                     if std::mem::take(&mut self.inputs_are_bad) {
@@ -269,7 +287,7 @@ impl Scan {
             }
         }
         for (line, cell) in self.lines.iter_mut().zip(self.parts.cells.iter()) {
-            if line.place != Place::Bus || line.definition.kind.is_output() {
+            if matches!(line.place, Place::Native(_)) || line.definition.kind.is_output() {
                 continue;
             }
             let found = cell.look();
@@ -413,7 +431,7 @@ impl Scan {
                         line.written(at, value, result, now, now, &mut self.parts.notes);
                     }
                 }
-                Place::Bus => {
+                Place::Bus(_) => {
                     let cell = &self.parts.cells[at];
                     if line.told != Some(value) {
                         (line.told, line.is_written) = (Some(value), false);
@@ -450,7 +468,12 @@ impl Scan {
     fn acknowledge(&mut self, now: MonoNs) {
         let Some(changes) = self.force_seen.filter(|changes| self.force_acknowledged != Some(*changes)) else { return };
         let unwritten = || self.lines.iter().filter(|line| line.forced.is_some() && !line.is_written);
-        let failing = unwritten().filter(|line| line.live.flags & BAD != 0).count() as u64;
+        // Of a bus that hangs nothing can be had, whatever becomes of this process.
+        let hangs = |line: &Line| match line.place {
+            Place::Bus(bus) => self.parts.buses.get(bus).is_some_and(|bus| bus.hangs(now)),
+            Place::Native(_) => false,
+        };
+        let failing = unwritten().filter(|line| line.live.flags & BAD != 0 || hangs(line)).count() as u64;
         let (unwritten, unknown) = (unwritten().count() as u64, self.unknown_forced);
         self.parts.image.forced(&Forced { changes, unwritten, failing, unknown }, now);
         if unwritten == 0 {

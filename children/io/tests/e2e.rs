@@ -535,12 +535,51 @@ fn an_orderly_end_leaves_safe_outputs() {
 }
 
 #[test]
+fn a_bus_that_hangs_holds_up_no_line_elsewhere_and_its_outputs_count_as_tried() {
+    let rig = Rig::started();
+    let (modbus, _page) = rig.process("modbus", 1);
+    assert_eq!(output(&modbus, "XO1").set_and_wait(true, PATIENCE), Ok(true));
+    rig.panel.break_chip(0x48, Fault::Hang).expect("own file");
+    rig.until("the bus hangs", |rig| MonoNs::now().since(rig.live("XI1").good) > Duration::from_millis(50));
+    let changes = rig.force(|force| force.define(0, &Text::new("XO1"), 0.0, 3, MonoNs::now()));
+    rig.until("nothing could be done", |rig| {
+        let forced = rig.read(|image| image.forced());
+        (forced.changes, forced.unwritten, forced.failing) == (changes, 1, 1)
+    });
+    assert_eq!(output(&modbus, "DO1").set_and_wait(true, PATIENCE), Ok(true), "native lines go on");
+    assert_eq!(output(&modbus, "AO1").set(5.0), Ok(()));
+    rig.until("and the other bus", |rig| rig.live("AO1").value == 5.0 && rig.live("AO1").flags & BAD == 0);
+    rig.panel.break_chip(0x48, Fault::None).expect("own file");
+    rig.until("forced", |rig| rig.acknowledged(changes));
+    assert_eq!(rig.panel.sent(0x38).expect("own file").map(|s| s.0), Some(0x7f));
+}
+
+#[test]
+fn lines_that_somebody_has_are_bad_and_the_others_go_on() {
+    let mut rig = Rig::new(HARDWARE);
+    rig.panel.take_line(4, true).expect("own file");
+    rig.panel.take_line(25, true).expect("own file");
+    rig.spawn();
+    rig.until("it scans", |rig| rig.read(|image| image.scan_time().is_some()));
+    assert!(rig.told().contains("line 4 is taken by \"somebody\"; waiting"), "{}", rig.told());
+    let (modbus, _page) = rig.process("modbus", 1);
+    assert_eq!(output(&modbus, "DO2").set_and_wait(false, PATIENCE), Ok(true));
+    rig.panel.drive(17, Some(true)).expect("own file");
+    rig.until("other inputs are read", |rig| rig.live("DI2").value == 1.0);
+    assert!(["DI1", "DO1"].iter().all(|name| rig.live(name).flags & BAD != 0));
+    assert_eq!((rig.live("DI1").good, rig.level(25)), (MonoNs(0), None));
+    rig.until("told", |rig| rig.told().contains("input DI1 is missing"));
+    assert_eq!(output(&modbus, "DO1").set(true), Ok(()));
+    rig.panel.take_line(4, false).expect("own file");
+    rig.panel.take_line(25, false).expect("own file");
+    rig.until("they are there", |rig| rig.live("DI1").flags & BAD == 0 && rig.level(25) == Some(false));
+    rig.until("told", |rig| rig.told().contains("input DI1 is there now"));
+}
+
+#[test]
 fn lines_that_somebody_has_are_waited_for_and_named() {
     let mut rig = Rig::new(HARDWARE);
     rig.panel.take_lines(true).expect("own file");
-    rig.spawn();
-    assert_eq!(rig.end(), Some(1), "patience is over");
-    assert!(rig.told().contains("taken by \"somebody\""), "{}", rig.told());
     fs::write(rig.dirs.config.join("io.toml"), "patience = \"30s\"\n").expect("own file");
     rig.spawn();
     rig.until("it waits", |rig| rig.told().contains("; waiting"));

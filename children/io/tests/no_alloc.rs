@@ -80,7 +80,7 @@ fn a_scan_allocates_nothing() {
     let temp = tempfile::tempdir().expect("a temporary directory can be made");
     let dirs = Dirs::resolve(&DirFlags { runtime: Some(temp.path().into()), ..DirFlags::default() });
     let pins = Pins::of(&config);
-    let board = multus_hardware::open(&config, &dirs, &pins, None).expect("simulated");
+    let board = multus_hardware::open(&config, &dirs, &pins, None, multus_hardware::Extent::All).expect("simulated");
     let panel = Panel::open(&sim::file_of(&dirs)).expect("own file");
 
     let definitions: Vec<_> = config.lines.iter().map(|line| line.definition()).collect();

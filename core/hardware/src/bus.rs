@@ -46,9 +46,9 @@ impl I2cDevice {
     fn with(&mut self, address: u8, act: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let mut file = open_again(self.file.take(), &self.path)?;
         sys::i2c_address(&file, address)?;
-        let result = act(&mut file);
+        act(&mut file)?;
         self.file = Some(file);
-        result
+        Ok(())
     }
 }
 

@@ -161,6 +161,10 @@ impl Chip {
                 for input in inputs {
                     let mut bytes = [0x06 | input.at >> 2, (input.at & 3) << 6, 0];
                     bus.spi()?.transfer(enable, &mut bytes)?;
+                    // Before its number the chip sends a zero (data sheet DS21298, figure 6-1); a line that nobody drives reads as ones.
+                    if bytes[1] & 0x10 != 0 {
+                        return Err(io::Error::from_raw_os_error(libc::ENXIO));
+                    }
                     let raw = u16::from_be_bytes([bytes[1] & 0x0f, bytes[2]]);
                     got(input.line, raw.into(), measure::mcp3208(raw, input.measures) * input.scale + input.offset);
                 }
@@ -196,5 +200,40 @@ impl Chip {
             }
             Place::Lm75 { .. } | Place::Mcp3208 { .. } => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use multus_contract::config::hardware;
+
+    use super::*;
+
+    /// Answers every byte with the same one.
+    struct Same(u8);
+
+    impl Spi for Same {
+        fn transfer(&mut self, _: u8, bytes: &mut [u8]) -> io::Result<()> {
+            bytes.fill(self.0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_converter_that_is_not_there_measures_nothing() {
+        let text = "[lines]\nAI = { kind = \"analogue-input\", mcp3208 = { channel = 5 } }\n";
+        let (config, found) = hardware::parse(text, Path::new("hardware.toml"));
+        assert!(found.is_empty(), "{found:?}");
+        let (_, spi) = chips(&config);
+        let mut measured = Vec::new();
+        let mut read = |byte| {
+            let mut bus = Bus::Spi(Box::new(Same(byte)));
+            spi[0].read(&mut bus, |_, raw, _| measured.push(raw)).map_err(|error| error.raw_os_error())
+        };
+        assert_eq!(read(0xff), Err(Some(libc::ENXIO)), "a line that nobody drives");
+        assert_eq!(read(0xef), Ok(()));
+        assert_eq!(measured, [0xfef]);
     }
 }

@@ -14,22 +14,38 @@ pub trait Gpio: Send {
     /// None of them could be read.
     ///
     /// # Real time
-    /// Allocates nothing; at most one system call for each input.
+    /// Allocates nothing as long as no input is missing; at most one system call for each input.
     fn read(&mut self) -> io::Result<u64>;
+
+    /// The inputs that are not open since somebody else has them, as bits like those of [`Self::read`], which tries them again
+    /// once a second.
+    fn missing_inputs(&self) -> u64 {
+        0
+    }
 
     /// Sets the level of [`Pins::outputs`] `output`.
     ///
     /// # Errors
-    /// The level may be what it was.
+    /// The level may be what it was. One that is not open since somebody else has it is tried to be opened.
     ///
     /// # Real time
-    /// Allocates nothing; at most one system call.
+    /// Allocates nothing as long as the output is not missing; at most one system call.
     fn write(&mut self, output: usize, is_high: bool) -> io::Result<()>;
 
     /// The open outputs, to be given to another process: as long as one of both has them, nobody else does, and they keep
     /// their levels. `None` where any process may write them anyway.
     fn share_outputs(&self) -> Option<OwnedFd> {
         None
+    }
+
+    /// Why an output is not open, in words, where the system tells: who has it.
+    fn why_missing(&self, _output: usize) -> Option<String> {
+        None
+    }
+
+    /// Whether a line belongs to the one process that has opened it.
+    fn is_exclusive(&self) -> bool {
+        true
     }
 
     /// Whether [`InputPin::debounce`] is done by the board.

@@ -74,26 +74,36 @@ impl OpenError {
     }
 }
 
+/// How much of the native lines there must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Every line, or none.
+    All,
+    /// Whatever can be had: one that somebody else has, or a chip that is not there, shows when it is used, and is tried again.
+    WhatThereIs,
+}
+
 /// Opens the native lines; each output gets the level that `pins` says, without another one in between as far as the driver
 /// can. Outputs that another process has opened already are taken over from it, where the board knows such a thing.
 ///
 /// # Errors
-/// The board that was asked for is not there, or a line cannot be had. With `auto` a missing board is no error: it is
-/// simulated, and [`Board::notes`] say so.
+/// The board that was asked for is not there, or a line cannot be had, if that matters to `extent`. With `auto` a missing
+/// board is no error: it is simulated, and [`Board::notes`] say so, unless `chip` names one that is to be there.
 pub fn open(
     config: &HardwareConfig,
     dirs: &Dirs,
     pins: &Pins,
     shared: Option<SharedOutputs>,
+    extent: Extent,
 ) -> Result<Board, OpenError> {
     let (gpio, name): (Box<dyn Gpio>, String) = match chosen(config) {
-        BoardChoice::Gpiochip => gpiochip::open(&config.chip, pins, shared)?,
+        BoardChoice::Gpiochip => return gpiochip::open(&config.chip, pins, shared, extent),
         BoardChoice::Rppal => registers_of_a_pi(pins)?,
         BoardChoice::Sim | BoardChoice::Auto => {
             let path = sim::file_of(dirs);
             let panel =
                 sim::Panel::open(&path).map_err(|error| OpenError::new(format!("{}: {error}", path.display())))?;
-            (Box::new(sim::SimGpio::open(panel, pins)?), format!("simulated: {}", path.display()))
+            (Box::new(sim::SimGpio::open(panel, pins, extent)?), format!("simulated: {}", path.display()))
         }
     };
     let is_simulated = matches!(chosen(config), BoardChoice::Sim);
@@ -126,6 +136,7 @@ pub fn buses(config: &HardwareConfig, dirs: &Dirs) -> io::Result<(Bus, Bus)> {
 fn chosen(config: &HardwareConfig) -> BoardChoice {
     match config.board {
         BoardChoice::Auto if is_known_pi() => BoardChoice::Rppal,
+        BoardChoice::Auto if config.chip != HardwareConfig::default().chip => BoardChoice::Gpiochip,
         BoardChoice::Auto if gpiochip::find(&config.chip).is_some() => BoardChoice::Gpiochip,
         BoardChoice::Auto => BoardChoice::Sim,
         choice => choice,
@@ -154,6 +165,8 @@ fn is_known_pi() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use gpio::{InputPin, OutputPin};
+    use multus_contract::config::hardware::Bias;
     use multus_contract::dirs::DirFlags;
 
     use super::*;
@@ -166,12 +179,32 @@ mod tests {
         let temp = tempfile::tempdir().expect("a temporary directory can be made");
         let dirs = Dirs::resolve(&DirFlags { runtime: Some(temp.path().into()), ..DirFlags::default() });
         let mut config = HardwareConfig::default();
-        let board = open(&config, &dirs, &Pins::default(), None).expect("simulated");
+        let open = |config: &HardwareConfig| super::open(config, &dirs, &Pins::default(), None, Extent::All);
+        let board = open(&config).expect("simulated");
         assert!(board.is_simulated && board.notes[0].contains("SIMULATED"), "{board:?}");
+        let named = HardwareConfig { chip: "no such chip".into(), ..HardwareConfig::default() };
+        let error = open(&named).expect_err("it was named, so it is to be there");
+        assert!(error.message.contains("no such chip"), "{error}");
         for choice in [BoardChoice::Gpiochip, BoardChoice::Rppal] {
             config.board = choice;
-            let error = open(&config, &dirs, &Pins::default(), None).expect_err("there is none");
+            let error = open(&config).expect_err("there is none");
             assert!(!error.is_busy, "{error}");
         }
+    }
+
+    #[test]
+    fn lines_of_a_chip_that_is_not_there_are_missing_and_may_come_later() {
+        let temp = tempfile::tempdir().expect("a temporary directory can be made");
+        let dirs = Dirs::resolve(&DirFlags { runtime: Some(temp.path().into()), ..DirFlags::default() });
+        let config = HardwareConfig { chip: "no such chip".into(), ..HardwareConfig::default() };
+        let input = |number| InputPin { line: 0, number, bias: Bias::AsIs, debounce: std::time::Duration::ZERO };
+        let pins =
+            Pins { inputs: vec![input(4), input(5)], outputs: vec![OutputPin { line: 2, number: 6, is_high: true }] };
+        let mut board = super::open(&config, &dirs, &pins, None, Extent::WhatThereIs).expect("whatever there is");
+        assert!(board.notes.len() == 1 && board.notes[0].contains("no such chip"), "{board:?}");
+        assert_eq!((board.gpio.read().expect("nothing is read"), board.gpio.missing_inputs()), (0, 0b11));
+        let error = board.gpio.write(0, true).expect_err("it is not there");
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        assert!(board.gpio.why_missing(0).is_some_and(|why| why.contains("no such chip")));
     }
 }

@@ -61,4 +61,8 @@ impl Gpio for Lines {
         pin.write(if is_high { Level::High } else { Level::Low });
         Ok(())
     }
+
+    fn is_exclusive(&self) -> bool {
+        false
+    }
 }

@@ -10,7 +10,7 @@ use multus_contract::dirs::Dirs;
 
 use crate::chip::{Bus, Chip, chips};
 use crate::gpio::Pins;
-use crate::{Board, OpenError};
+use crate::{Board, Extent, OpenError};
 
 /// All outputs of a configuration, to be brought to their safe values.
 ///
@@ -24,17 +24,22 @@ pub struct SafeState {
     pins: Pins,
     board: Option<Board>,
     buses: Option<[Bus; 2]>,
+    /// Since when the native lines cannot be had as a whole.
+    refused: Option<Instant>,
     /// Chips that have not got their values yet, of either bus.
     left: [Vec<Chip>; 2],
 }
+
+/// So long the native lines are tried as a whole, for a process that had them may be about to be gone; then each for itself.
+const GRACE: Duration = Duration::from_millis(20);
 
 impl SafeState {
     /// Gets ready for the outputs of `config`: what can be opened without taking a line from anybody is opened now.
     pub fn prepare(config: HardwareConfig, dirs: &Dirs) -> Self {
         // Inputs are none of our business here, and one that is taken must not be in the way.
         let pins = Pins { inputs: Vec::new(), ..Pins::of(&config) };
-        let mut state =
-            Self { config, dirs: dirs.clone(), pins, board: None, buses: None, left: [const { Vec::new() }; 2] };
+        let left = [const { Vec::new() }; 2];
+        let mut state = Self { config, dirs: dirs.clone(), pins, board: None, buses: None, refused: None, left };
         state.begin();
         // What is missing shows, and is told, when it is written.
         let _ = state.open_buses();
@@ -43,6 +48,7 @@ impl SafeState {
 
     /// From now on every output is to be written anew.
     pub fn begin(&mut self) {
+        self.refused = None;
         let (i2c, spi) = chips(&self.config);
         self.left = [i2c, spi].map(|chips| chips.into_iter().filter(Chip::has_outputs).collect());
     }
@@ -53,38 +59,56 @@ impl SafeState {
     }
 
     /// multus-io is to write from now on; `has_shared`: it has what [`Self::share_outputs`] gave. Else it needs the native lines
-    /// for itself.
+    /// for itself, where they belong to one process.
     pub fn let_go(&mut self, has_shared: bool) {
-        if !has_shared {
-            self.board = None;
-        }
+        self.board.take_if(|board| !has_shared && board.gpio.is_exclusive());
         self.left = [const { Vec::new() }; 2];
     }
 
     /// Tries once to write what has not got its safe value yet; says what could not be written, a sentence each. Each chip
-    /// and the native lines are tried for themselves, so that one does not keep the others from being safe.
+    /// and each native line is tried for itself, so that one does not keep the others from being safe.
     ///
     /// Blocks for as long as the buses do: a bus that hangs may take a second for each chip.
     pub fn write(&mut self) -> Vec<String> {
+        let mut failed = self.write_native();
+        failed.extend(self.write_buses());
+        failed
+    }
+
+    /// [`Self::write`] for the native lines alone. Does not block.
+    pub fn write_native(&mut self) -> Vec<String> {
         let mut failed = Vec::new();
         if self.board.is_none() && !self.pins.outputs.is_empty() {
-            match crate::open(&self.config, &self.dirs, &self.pins, None) {
+            let is_over = self.refused.is_some_and(|since| since.elapsed() >= GRACE);
+            let extent = if is_over { Extent::WhatThereIs } else { Extent::All };
+            match crate::open(&self.config, &self.dirs, &self.pins, None, extent) {
                 Ok(opened) => self.board = Some(opened),
-                Err(OpenError { message, .. }) => failed.push(message),
+                Err(OpenError { message, .. }) => {
+                    self.refused.get_or_insert_with(Instant::now);
+                    failed.push(message);
+                }
             }
         }
         if let Some(board) = &mut self.board {
             // Written again: opening may have gone well for a line that fails.
             for (output, pin) in self.pins.outputs.iter().enumerate() {
                 if let Err(error) = board.gpio.write(output, pin.is_high) {
-                    failed.push(format!("{} (gpio {}): {error}", self.config.lines[pin.line].name, pin.number));
+                    let why = board.gpio.why_missing(output).unwrap_or_else(|| error.to_string());
+                    failed.push(format!("{} (gpio {}): {why}", self.config.lines[pin.line].name, pin.number));
                 }
             }
         }
+        failed
+    }
+
+    /// [`Self::write`] for the buses alone: SPI first, for I2C may hang.
+    pub fn write_buses(&mut self) -> Vec<String> {
+        let mut failed = Vec::new();
         if let Err(error) = self.open_buses() {
             failed.push(error.to_string());
         }
-        for (bus, chips) in self.buses.iter_mut().flatten().zip(&mut self.left) {
+        let buses = self.buses.as_mut().map_or(&mut [][..], |buses| &mut buses[..]);
+        for (bus, chips) in buses.iter_mut().zip(&mut self.left).rev() {
             chips.retain(|chip| match chip.write(bus, |line| self.config.lines[line].safe) {
                 Ok(()) => false,
                 Err(error) => {

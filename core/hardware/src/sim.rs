@@ -10,15 +10,16 @@
 //! 64 + n       512..     native line n, 0 to 63, from outside: 0 open (the bias decides), 1 low, 2 high   panel
 //! 128 + n      1024..    native line n as output: bits 0..2: 0 never set, 1 low, 2 high; 2..64 how often set   board
 //! 192 + n      1536..    1 = native line n does not move any more; else error number of its writes        panel
-//! 256 + a      2048..    I2C chip a reads bits 0..16, if bit 16; bits 32..64 error number of its transfers   panel
+//! 256 + a      2048..    I2C chip a reads bits 0..16, if bit 16; bits 32..64 error number of its transfers, all ones: they do not end   panel
 //! 384 + a      3072..    I2C chip a was written: bits 0..8 the last byte, 8..64 how often                 board
 //! 512 + c      4096..    SPI converter, channel c, 0 to 7                                         panel
 //! 520 + c      4160..    SPI converter for output, channel c, 0 or 1, as [128 + n]: bits 0..16 the number, 16..64 how often   board
+//! 576 + n      4608..    1 = another program has native line n                                    panel
 //! 1024         8192      end
 //! ```
 //! The file is read and written a word at a time and never mapped, so that whatever becomes of it harms nobody.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -26,10 +27,10 @@ use std::path::{Path, PathBuf};
 use multus_contract::config::hardware::{Bias, LineConfig, LineSource};
 use multus_contract::dirs::Dirs;
 
-use crate::OpenError;
 use crate::bus::{I2c, Spi};
 use crate::gpio::{self, Gpio, Pins};
 use crate::measure;
+use crate::{Extent, OpenError};
 
 const LETTERS: u64 = u64::from_le_bytes(*b"MULTUSIM");
 const GPIO_FAULT: u64 = 2;
@@ -41,9 +42,12 @@ const I2C_READ: u64 = 256;
 const I2C_WRITTEN: u64 = 384;
 const ADC: u64 = 512;
 const DAC: u64 = 520;
+const TAKEN_LINES: u64 = 576;
 const WORDS: u64 = 1024;
 const TAKEN: u64 = 1;
 const STUCK: u64 = 1;
+/// No error number.
+const HANG: u64 = 0xffff_ffff;
 
 /// The file of the simulated board of these directories.
 pub fn file_of(dirs: &Dirs) -> PathBuf {
@@ -67,6 +71,8 @@ pub enum Fault {
     NoAcknowledge,
     /// The transfer takes too long.
     Timeout,
+    /// It holds its bus: a transfer does not end as long as this lasts.
+    Hang,
 }
 
 impl Fault {
@@ -76,6 +82,7 @@ impl Fault {
             Self::Missing => 6,         // ENXIO
             Self::NoAcknowledge => 121, // EREMOTEIO
             Self::Timeout => 110,       // ETIMEDOUT
+            Self::Hang => HANG,
         }
     }
 }
@@ -86,17 +93,33 @@ impl Panel {
     /// # Errors
     /// What the system refuses; `InvalidData` for a file that is something else.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::make(path)?,
+            opened => opened?,
+        };
         let panel = Self { file };
-        if panel.file.metadata()?.len() == 0 {
-            panel.file.set_len(WORDS * 8)?;
-            panel.put(0, LETTERS)?;
-            panel.put(1, 1)?;
-        }
         if panel.get(0)? != LETTERS || panel.get(1)? != 1 || panel.file.metadata()?.len() != WORDS * 8 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "is no simulated board of this release; remove it"));
         }
         Ok(panel)
+    }
+
+    /// A new board appears as a whole: whoever opens it meanwhile finds nothing, or all of it.
+    fn make(path: &Path) -> io::Result<File> {
+        let new = path.with_extension(format!("new-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let panel = Self { file: OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&new)? };
+        panel.file.set_len(WORDS * 8)?;
+        panel.put(0, LETTERS)?;
+        panel.put(1, 1)?;
+        let linked = fs::hard_link(&new, path);
+        fs::remove_file(&new)?;
+        match linked {
+            // Somebody else was quicker.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                OpenOptions::new().read(true).write(true).open(path)
+            }
+            linked => linked.map(|()| panel.file),
+        }
     }
 
     /// Drives native line `number` from outside; `None` leaves it open.
@@ -192,6 +215,14 @@ impl Panel {
         self.put(GPIO_FAULT, if are_taken { TAKEN } else { 0 })
     }
 
+    /// As if another program had native line `number`: whoever has not opened it yet cannot.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub fn take_line(&self, number: u32, is_taken: bool) -> io::Result<()> {
+        self.put(TAKEN_LINES + place(number), is_taken.into())
+    }
+
     /// What the I2C chip at `address` answers: one byte (the lower one) or two, the upper one first.
     ///
     /// # Errors
@@ -285,30 +316,48 @@ pub(crate) struct SimGpio {
     panel: Panel,
     inputs: Vec<(u32, bool)>,
     outputs: Vec<u32>,
+    /// Inputs and outputs that are not open yet, as bits.
+    missing: [u64; 2],
 }
 
 impl SimGpio {
-    pub(crate) fn open(panel: Panel, pins: &Pins) -> Result<Self, OpenError> {
+    pub(crate) fn open(panel: Panel, pins: &Pins, extent: Extent) -> Result<Self, OpenError> {
         let failed = |error: io::Error| OpenError::new(format!("the simulated board: {error}"));
-        if panel.get(GPIO_FAULT).map_err(failed)? == TAKEN {
-            let message = "the simulated board: all lines are taken by \"somebody\"".to_owned();
-            return Err(OpenError { message, is_busy: true });
-        }
-        if let Some(number) =
-            pins.inputs.iter().map(|p| p.number).chain(pins.outputs.iter().map(|p| p.number)).find(|n| *n > 63)
-        {
-            return Err(OpenError::new(format!("gpio {number}: the simulated board has 0 to 63")));
+        let taken = |what: &str| OpenError {
+            message: format!("the simulated board: {what} taken by \"somebody\""),
+            is_busy: true,
+        };
+        if panel.get(GPIO_FAULT).map_err(failed)? == TAKEN && extent == Extent::All {
+            return Err(taken("all lines are"));
         }
         let mut lines = Self {
             panel,
             inputs: pins.inputs.iter().map(|pin| (pin.number, pin.bias == Bias::PullUp)).collect(),
             outputs: pins.outputs.iter().map(|pin| pin.number).collect(),
+            missing: [0; 2],
         };
+        let inputs = pins.inputs.iter().map(|pin| pin.number).enumerate().map(|(i, number)| (0, i, number));
+        let outputs = pins.outputs.iter().map(|pin| pin.number).enumerate().map(|(i, number)| (1, i, number));
+        for (kind, i, number) in inputs.chain(outputs) {
+            if number > 63 {
+                return Err(OpenError::new(format!("gpio {number}: the simulated board has 0 to 63")));
+            }
+            if lines.is_taken(number).map_err(failed)? {
+                if extent == Extent::All {
+                    return Err(taken(&format!("line {number} is")));
+                }
+                lines.missing[kind] |= 1 << i;
+            }
+        }
         for (output, pin) in pins.outputs.iter().enumerate() {
             // What is broken shows when it is used.
             let _ = lines.write(output, pin.is_high);
         }
         Ok(lines)
+    }
+
+    fn is_taken(&self, number: u32) -> io::Result<bool> {
+        Ok(self.panel.get(TAKEN_LINES + place(number))? != 0)
     }
 }
 
@@ -319,6 +368,9 @@ impl Gpio for SimGpio {
         self.panel.file.read_exact_at(&mut bytes, INPUTS * 8)?;
         let mut levels = 0;
         for (i, (number, is_pulled_up)) in self.inputs.iter().enumerate() {
+            if self.missing[0] >> i & 1 == 1 && !self.is_taken(*number)? {
+                self.missing[0] &= !(1 << i);
+            }
             let is_high = match bytes[*number as usize * 8] {
                 0 => *is_pulled_up,
                 level => level == 2,
@@ -328,9 +380,24 @@ impl Gpio for SimGpio {
         Ok(levels)
     }
 
+    fn missing_inputs(&self) -> u64 {
+        self.missing[0]
+    }
+
+    fn why_missing(&self, output: usize) -> Option<String> {
+        let number = self.outputs.get(output).filter(|_| self.missing[1] >> output & 1 == 1)?;
+        Some(format!("line {number} is taken by \"somebody\""))
+    }
+
     fn write(&mut self, output: usize, is_high: bool) -> io::Result<()> {
         let number = *self.outputs.get(output).ok_or(io::ErrorKind::InvalidInput)?;
         Panel::fail(self.panel.get(GPIO_FAULT)?, 0)?;
+        if self.missing[1] >> output & 1 == 1 {
+            if self.is_taken(number)? {
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
+            self.missing[1] &= !(1 << output);
+        }
         let fault = self.panel.get(OUTPUT_FAULTS + place(number))?;
         if fault == STUCK {
             return Ok(());
@@ -345,10 +412,22 @@ impl Gpio for SimGpio {
 #[derive(Debug)]
 pub(crate) struct SimI2c(pub(crate) Panel);
 
+impl SimI2c {
+    /// The word of a chip that answers.
+    fn chip(&self, address: u8) -> io::Result<u64> {
+        loop {
+            let word = self.0.get(I2C_READ + u64::from(address & 127))?;
+            if word >> 32 != HANG {
+                return Panel::fail(word, 32).map(|()| word);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
 impl I2c for SimI2c {
     fn read(&mut self, address: u8, bytes: &mut [u8]) -> io::Result<()> {
-        let word = self.0.get(I2C_READ + u64::from(address & 127))?;
-        Panel::fail(word, 32)?;
+        let word = self.chip(address)?;
         let answer = answer(word, bytes.len());
         match bytes {
             [byte] => *byte = answer as u8,
@@ -358,8 +437,8 @@ impl I2c for SimI2c {
     }
 
     fn write(&mut self, address: u8, bytes: &[u8]) -> io::Result<()> {
+        self.chip(address)?;
         let address = u64::from(address & 127);
-        Panel::fail(self.0.get(I2C_READ + address)?, 32)?;
         let Some(last) = bytes.last() else { return Ok(()) };
         let count = self.0.get(I2C_WRITTEN + address)? >> 8;
         self.0.put(I2C_WRITTEN + address, (count + 1) << 8 | u64::from(*last))

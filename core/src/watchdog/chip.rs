@@ -4,6 +4,7 @@ use std::io;
 
 use multus_contract::config::hardware::HardwareConfig;
 use multus_contract::dirs::Dirs;
+use multus_hardware::Extent;
 use multus_hardware::gpio::{Gpio, OutputPin, Pins};
 
 use super::dog::{Backend, Opened};
@@ -21,7 +22,7 @@ struct Chip {
 pub(super) fn open(config: &HardwareConfig, dirs: &Dirs, enable: u32, pulse: u32) -> Result<Opened, String> {
     let low = |number| OutputPin { line: 0, number, is_high: false };
     let pins = Pins { inputs: Vec::new(), outputs: vec![low(enable), low(pulse)] };
-    let board = multus_hardware::open(config, dirs, &pins, None).map_err(|error| error.message)?;
+    let board = multus_hardware::open(config, dirs, &pins, None, Extent::All).map_err(|error| error.message)?;
     let note = board.is_simulated.then(|| "SIMULATED: no chip is petted, nothing resets this machine".to_owned());
     Ok(Opened {
         backend: Box::new(Chip { gpio: board.gpio, is_enabled: false }),
