@@ -15,6 +15,7 @@ use std::time::Duration;
 use flexi_logger::writers::LogWriter;
 use flexi_logger::{DeferredNow, ErrorChannel, Logger, LoggerHandle, Record};
 use multus_contract::api::time::format_rfc3339;
+use multus_contract::config::hardware::{self, HARDWARE_FILE};
 use multus_contract::config::{self, Config, LogConfig, Severity};
 use multus_contract::dirs::Dirs;
 use multus_ipc::child::Heartbeat;
@@ -62,7 +63,7 @@ pub struct Options {
 /// Why it could not start, for people.
 pub fn run(options: &Options) -> Result<(), String> {
     let dirs = &options.dirs;
-    let loaded = config::load(&dirs.config);
+    let mut loaded = config::load(&dirs.config);
     if loaded.daemon_is_broken() {
         let errors: Vec<String> = loaded.daemon_errors().map(ToString::to_string).collect();
         return Err(errors.join("\n"));
@@ -81,6 +82,15 @@ pub fn run(options: &Options) -> Result<(), String> {
             Severity::Error => log::error!("{finding}"),
             _ => log::warn!("{finding}"),
         }
+    }
+    if loaded.hardware_is_broken {
+        loaded.config.hardware = hardware::kept(&dirs.state);
+        match loaded.config.hardware {
+            Some(_) => log::error!("the lines are those of the last {HARDWARE_FILE} without an error"),
+            None => log::error!("there are no lines: {HARDWARE_FILE} has an error, and none before it is known"),
+        }
+    } else {
+        control::keep_lines(&loaded, dirs);
     }
     raise_open_files();
     crate::sys::limit_malloc_arenas();

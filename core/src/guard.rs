@@ -157,7 +157,8 @@ pub fn run(ends: Ends, end: &AtomicBool) -> io::Result<()> {
     }
 }
 
-/// `multusd --safe-state`: all outputs safe, with nothing else running. What was done, in words; nothing to do is done.
+/// `multusd --safe-state`: all outputs safe, with nothing else running. What was done, in words; nothing to do is done. A
+/// `hardware.toml` with an error is no reason to leave outputs as they are: those of the last one without are made safe.
 ///
 /// # Errors
 /// What is not safe, and why.
@@ -167,16 +168,20 @@ pub fn apply(dirs: &Dirs) -> Result<String, String> {
     if loaded.is_missing {
         return Ok(format!("{}: no such file, so there is no output", path.display()));
     }
-    let Some(config) = loaded.config else {
-        let found: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
-        return Err(format!("no output was set: {}", found.join("\n")));
+    let found: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+    let found = found.join("\n");
+    let (config, whose) = match (loaded.config, hardware::kept(&dirs.state)) {
+        (Some(config), _) => (config, String::new()),
+        (None, Some(kept)) => (kept, format!(", those of the last {} without an error: {found}", path.display())),
+        (None, None) => return Err(format!("no output was set: {found}")),
     };
     let (state, failed) = multus_hardware::safe::apply(&config, dirs, APPLY_PATIENCE);
     let outputs = config.lines.iter().filter(|line| line.kind.is_output()).count();
     if failed.is_empty() {
-        return Ok(format!("{outputs} outputs have their safe values ({})", state.board().unwrap_or("no native one")));
+        let board = state.board().unwrap_or("no native one");
+        return Ok(format!("{outputs} outputs have their safe values ({board}){whose}"));
     }
-    Err(format!("not all of {outputs} outputs have their safe values: {}", failed.join("; ")))
+    Err(format!("not all of {outputs} outputs have their safe values: {}{whose}", failed.join("; ")))
 }
 
 /// A multus-io that dies with its multusd may need a moment to be gone.

@@ -190,8 +190,7 @@ fn counted(mut book: Book) -> Book {
 /// Why another start of the machine followed. What multusd wrote down wins over what a watchdog says, because on a Raspberry Pi an
 /// ordinary restart is made by the watchdog, too, and looks like one.
 fn cause(before: &Book, seen: &Seen) -> LastReset {
-    let bites: Vec<&str> =
-        seen.watchdogs.iter().filter(|(_, bits)| bits & flag::CARD_RESET != 0).map(|(name, _)| name.as_str()).collect();
+    let bites: Vec<&str> = told(seen).filter(|(_, bits)| bits & flag::CARD_RESET != 0).map(|(name, _)| name).collect();
     let is_new = |name: &String| !before.dumps.contains(name);
     let panic = seen.dumps.iter().find(|(name, is_panic)| *is_panic && is_new(name));
     let mut last = match (&before.ending, panic) {
@@ -224,9 +223,9 @@ fn cause(before: &Book, seen: &Seen) -> LastReset {
                 bites.join(", ")
             ),
         ),
-        (None, None) if seen.watchdogs.is_empty() => describe(
+        (None, None) if told(seen).next().is_none() => describe(
             ResetCause::PowerLoss,
-            "unannounced: power loss, a reset button, or a standstill (no watchdog is configured that could tell)"
+            "unannounced: power loss, a reset button, or a standstill (there is no watchdog that could tell)"
                 .to_owned(),
         ),
         (None, None) => describe(
@@ -236,6 +235,11 @@ fn cause(before: &Book, seen: &Seen) -> LastReset {
     };
     last.evidence = evidence(&before.dumps, seen);
     last
+}
+
+/// What the watchdogs say that can tell.
+fn told(seen: &Seen) -> impl Iterator<Item = (&str, u32)> {
+    seen.watchdogs.iter().filter_map(|(name, bits)| Some((name.as_str(), (*bits)?)))
 }
 
 fn describe(cause: ResetCause, detail: String) -> LastReset {
@@ -254,8 +258,8 @@ fn of_ending(cause: ResetCause, ending: &Ending, detail: String) -> LastReset {
 }
 
 fn evidence(known: &[String], seen: &Seen) -> Vec<String> {
-    let told = seen.watchdogs.iter().filter(|(_, bits)| *bits != 0).filter_map(|(name, bits)| {
-        let words = boot_words(*bits);
+    let told = told(seen).filter_map(|(name, bits)| {
+        let words = boot_words(bits);
         (!words.is_empty()).then(|| format!("watchdog {name} says: {}", words.join(", ")))
     });
     let dumps = seen.dumps.iter().filter(|(name, _)| !known.contains(name));
@@ -409,20 +413,28 @@ fn dumps(places: &[&Path]) -> Vec<(String, bool)> {
                 dirs.push((path, depth + 1));
             } else if data.is_file() && entry.file_name().to_string_lossy().starts_with("dmesg") {
                 let time = data.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-                let name = format!("{} ({})", entry.file_name().to_string_lossy(), time.map_or(0, |t| t.as_secs()));
-                found.entry(name).or_insert_with(|| is_panic(&path));
+                let time = time.map_or(0, |time| time.as_secs());
+                let name = format!("{} ({time})", entry.file_name().to_string_lossy());
+                found.entry(name).or_insert_with(|| (time, is_panic(&path)));
             }
         }
     }
-    found.into_iter().take(MOST_DUMPS).collect()
+    // The newest: what is archived is never removed, and fills up.
+    let mut found: Vec<(u64, String, bool)> =
+        found.into_iter().map(|(name, (time, is_panic))| (time, name, is_panic)).collect();
+    found.sort();
+    found.drain(..found.len().saturating_sub(MOST_DUMPS));
+    found.into_iter().map(|(_, name, is_panic)| (name, is_panic)).collect()
 }
 
-/// The kernel writes what it is about into the first line; one that cannot be read (compressed) counts.
+/// The kernel writes what it is about into the first line: why, a number sign, and the part (fs/pstore/platform.c). Drivers are
+/// told to dump at other occasions, too, such as an orderly shutdown. One that cannot be read (compressed) counts.
 fn is_panic(path: &Path) -> bool {
     let mut head = Vec::new();
     let _ = fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut head));
-    let has = |word: &[u8]| head.windows(word.len()).any(|part| part == word);
-    has(b"Panic#") || !has(b"Oops#")
+    let first = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let reason = std::str::from_utf8(first).ok().and_then(|line| line.split_once('#'));
+    reason.is_none_or(|(why, _)| why == "Panic" || !why.bytes().all(|byte| byte.is_ascii_alphabetic()))
 }
 
 #[cfg(test)]
@@ -445,7 +457,7 @@ mod tests {
     }
 
     fn seen(change: impl FnOnce(&mut Seen)) -> Seen {
-        let watchdogs = vec![("/dev/watchdog0".to_owned(), 0)];
+        let watchdogs = vec![("a chip".to_owned(), None), ("/dev/watchdog0".to_owned(), Some(0))];
         let mut seen = Seen { boot_id: "two".into(), uptime_s: 9, watchdogs, dumps: vec![("old".into(), true)] };
         change(&mut seen);
         seen
@@ -461,7 +473,7 @@ mod tests {
 
     /// A watchdog says that it was its doing: also after every ordinary restart of a Raspberry Pi.
     fn bite(seen: &mut Seen) {
-        seen.watchdogs[0].1 = flag::CARD_RESET;
+        seen.watchdogs[1].1 = Some(flag::CARD_RESET);
     }
 
     #[test]
@@ -487,7 +499,7 @@ mod tests {
             ("withheld, then the kernel gave up", ending(Withhold, Watchdog), false, &panic, "kernel-panic", true),
             ("stood still", None, false, &bite, "watchdog", false),
             ("pulled the plug", None, false, nothing, "power-loss", false),
-            ("pulled the plug, nobody tells", None, false, &|s| s.watchdogs.clear(), "power-loss", false),
+            ("pulled the plug, nobody tells", None, false, &|s| s.watchdogs.truncate(1), "power-loss", false),
         ] {
             let before = book(|b| (b.ending, b.clean) = (ending, clean));
             let (after, notes) = merge(Some(before), &seen(change));
@@ -603,10 +615,33 @@ mod tests {
         fs::create_dir(&below).expect("writable");
         fs::write(dir.path().join("dmesg-ramoops-0"), "Panic#2 Part1\n<6>x").expect("writable");
         fs::write(dir.path().join("dmesg-efi-1"), "Oops#1 Part1\n").expect("writable");
+        fs::write(dir.path().join("dmesg-ramoops-1"), "Shutdown#3 Part1\n<6>reboot").expect("writable");
+        fs::write(dir.path().join("dmesg-compressed"), [0x78, 0x9c, 0xff, 0x23]).expect("writable");
         fs::write(dir.path().join("console-ramoops-0"), "Panic#").expect("writable");
         fs::write(below.join("dmesg.txt"), "Panic#1 Part9\n").expect("writable");
         let found = dumps(&[dir.path(), Path::new("/no/such/place")]);
         let names: Vec<(&str, bool)> = found.iter().map(|(n, p)| (n.split(' ').next().unwrap_or(""), *p)).collect();
-        assert_eq!(names, [("dmesg-efi-1", false), ("dmesg-ramoops-0", true), ("dmesg.txt", true)]);
+        let expected = [
+            ("dmesg-compressed", true),
+            ("dmesg-efi-1", false),
+            ("dmesg-ramoops-0", true),
+            ("dmesg-ramoops-1", false),
+            ("dmesg.txt", true),
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn of_many_archived_dumps_the_newest_count() {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        for second in 0..MOST_DUMPS as u64 + 9 {
+            // The newest has the first name.
+            let file = fs::File::create(dir.path().join(format!("dmesg-{:03}", 999 - second))).expect("writable");
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000 + second);
+            file.set_modified(time).expect("own file");
+        }
+        let found = dumps(&[dir.path()]);
+        assert_eq!(found.len(), MOST_DUMPS);
+        assert_eq!(found.last().map(|(name, _)| name.as_str()), Some("dmesg-927 (1000000072)"));
     }
 }

@@ -237,10 +237,47 @@ fn without_a_daemon_the_safe_state_can_be_made_by_hand() {
     let ended = world::run(plant.world.multusd().arg("--safe-state"));
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.err.contains("not all of 5 outputs have their safe values: DO2 (gpio 24):"), "{ended:?}");
-    std::fs::write(plant.world.dirs().config.join("hardware.toml"), "[lines.DO1]\nkind = \"outputt\"\n")
-        .expect("own file");
+}
+
+#[test]
+fn a_hardware_file_that_broke_while_multusd_was_away_leaves_the_lines_as_they_were() {
+    let plant = Plant::started();
+    plant.world.signal(Signal::SIGKILL);
+    plant.world.wait_end();
+    let file = plant.world.dirs().config.join("hardware.toml");
+    std::fs::write(&file, "[lines.DO1]\nkind = \"outputt\"\n").expect("own file");
+    let ended = world::run(plant.world.multusd().arg("--safe-state"));
+    assert_eq!((ended.code, plant.is_safe()), (Some(0), true), "{ended:?}");
+    for words in
+        ["5 outputs have their safe values", "without an error", "hardware.toml:2: lines.DO1.kind: unknown word"]
+    {
+        assert!(ended.out.contains(words), "{ended:?}");
+    }
+    plant.world.start();
+    plant.until_working();
+    assert!(plant.world.stop().success() && plant.is_safe());
+    // Without lines that it had before nobody knows what they are.
+    std::fs::remove_file(plant.world.dirs().state.join("hardware-in-force.toml")).expect("it was kept");
     let ended = world::run(plant.world.multusd().arg("--safe-state"));
     assert!(ended.code == Some(1) && ended.err.contains("hardware.toml:2: lines.DO1.kind: unknown word"), "{ended:?}");
+}
+
+#[test]
+fn a_hardware_file_that_nobody_took_over_yet_is_not_what_multus_io_starts_with() {
+    let plant = Plant::started();
+    let file = plant.world.dirs().config.join("hardware.toml");
+    std::fs::write(&file, HARDWARE.replace("gpio = 23", "gpio = 22")).expect("own file");
+    let io = plant.world.pid_of("io");
+    send(io, Signal::SIGKILL);
+    plant.world.until_replaced("io", io);
+    plant.until_working();
+    assert_eq!(plant.world.ctl(&["io", "set", "DO3", "on"]).code, Some(0));
+    plant.world.until("the line that multusd knows", |_| plant.level(23) == Some(true));
+    let io = plant.world.pid_of("io");
+    plant.world.tell(&Request::Reload);
+    plant.world.until_replaced("io", io);
+    assert_eq!(plant.world.ctl(&["io", "set", "DO3", "on"]).code, Some(0));
+    plant.world.until("the new line", |_| plant.level(22) == Some(true));
 }
 
 #[test]
@@ -284,6 +321,23 @@ fn people_set_hold_and_release_what_they_may() {
     assert!(listed.contains("NO HARDWARE") && listed.contains("DO3  digital-output   "), "{listed}");
     let tested = ctl(&["io", "test", "--output", "DO3"]);
     assert!(tested.code == Some(0) && tested.out.contains("DO3 can be held at 1"), "{tested:?}");
+}
+
+#[test]
+fn a_test_of_the_board_leaves_nothing_held_however_it_ends() {
+    let plant = Plant::started();
+    assert_eq!(plant.world.ctl(&["io", "force", "DO1", "off"]).code, Some(0));
+    let tested = plant.world.ctl(&["io", "test", "--output", "DO1"]);
+    assert!(tested.code == Some(1) && tested.out.contains("DO1 is held by a person, so it is not tried"), "{tested:?}");
+    assert_eq!(plant.line("DO1").held, Some(0.0));
+    // It cannot be held, so the test waits for it.
+    plant.panel.break_output(23, Fault::Timeout).expect("own file");
+    let mut test = plant.world.command(env!("CARGO_BIN_EXE_multusctl"));
+    let mut test = test.args(["io", "test", "--output", "DO3"]).spawn().expect("it was built");
+    plant.world.until("it is tried", |_| plant.line("DO3").held.is_some());
+    send(test.id().cast_signed(), Signal::SIGINT);
+    assert!(!test.wait().expect("it was started").success());
+    assert_eq!(plant.line("DO3").held, None);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use multus_child::{Error, Interval};
 use multus_contract::config::Severity;
 use multus_contract::config::hardware::{self, HardwareConfig};
 use multus_contract::dirs::Dirs;
+use multus_ipc::io_child::ENV_IMAGE_FD;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -38,11 +39,32 @@ impl Default for Config {
     }
 }
 
-/// What the types cannot express, and whether `hardware.toml` is good.
+/// What the types cannot express, and which lines there are: under multusd those that it has taken over, whatever stands in
+/// `hardware.toml` by now, for it has the outputs ready as they are meant there. By hand, and where multusd could keep none, the
+/// file counts.
 ///
 /// # Errors
 /// Everything that is wrong, a line each.
 pub fn check(config: &Config, dirs: &Dirs) -> Result<HardwareConfig, Error> {
+    let mut wrong = ranges(config);
+    let is_supervised = std::env::var_os(ENV_IMAGE_FD).is_some();
+    let kept = if is_supervised { hardware::kept(&dirs.state) } else { None };
+    let lines = kept.or_else(|| {
+        let loaded = hardware::load(&dirs.config, None);
+        if loaded.is_missing {
+            let path = dirs.config.join(hardware::HARDWARE_FILE);
+            wrong.push(format!("{}: no such file, so there is no line; see example-hardware.toml", path.display()));
+        }
+        wrong.extend(loaded.diagnostics.iter().filter(|d| d.severity != Severity::Warning).map(ToString::to_string));
+        loaded.config
+    });
+    match lines {
+        Some(lines) if wrong.is_empty() => Ok(lines),
+        _ => Err(wrong.join("\n").into()),
+    }
+}
+
+fn ranges(config: &Config) -> Vec<String> {
     let mut wrong = Vec::new();
     for (key, value, least, most) in [
         ("period", config.period, Duration::from_micros(100), Duration::from_secs(1)),
@@ -57,14 +79,5 @@ pub fn check(config: &Config, dirs: &Dirs) -> Result<HardwareConfig, Error> {
             ));
         }
     }
-    let loaded = hardware::load(&dirs.config, None);
-    if loaded.is_missing {
-        let path = dirs.config.join(hardware::HARDWARE_FILE);
-        wrong.push(format!("{}: no such file, so there is no line; see example-hardware.toml", path.display()));
-    }
-    wrong.extend(loaded.diagnostics.iter().filter(|d| d.severity != Severity::Warning).map(ToString::to_string));
-    match loaded.config {
-        Some(config) if wrong.is_empty() => Ok(config),
-        _ => Err(wrong.join("\n").into()),
-    }
+    wrong
 }

@@ -4,14 +4,14 @@
 use std::io;
 
 use multus_contract::config::hardware::Bias;
-use rppal::gpio::{InputPin, Level, OutputPin};
+use rppal::gpio::{IoPin, Level, Mode, OutputPin};
 use rppal::system::DeviceInfo;
 
 use crate::OpenError;
 use crate::gpio::{Gpio, Pins};
 
 struct Lines {
-    inputs: Vec<InputPin>,
+    inputs: Vec<IoPin>,
     outputs: Vec<OutputPin>,
 }
 
@@ -37,13 +37,15 @@ pub(crate) fn open(pins: &Pins) -> Result<(Box<dyn Gpio>, String), OpenError> {
         lines.outputs.push(pin);
     }
     for input in &pins.inputs {
-        let pin = pin(input.number)?;
-        let mut pin = match input.bias {
-            Bias::PullUp => pin.into_input_pullup(),
-            Bias::PullDown => pin.into_input_pulldown(),
-            Bias::AsIs | Bias::None => pin.into_input(),
-        };
+        // An `InputPin` would always set a bias.
+        let mut pin = pin(input.number)?.into_io(Mode::Input);
         pin.set_reset_on_drop(false);
+        match input.bias {
+            Bias::AsIs => {}
+            Bias::None => pin.set_bias(rppal::gpio::Bias::Off),
+            Bias::PullUp => pin.set_bias(rppal::gpio::Bias::PullUp),
+            Bias::PullDown => pin.set_bias(rppal::gpio::Bias::PullDown),
+        }
         lines.inputs.push(pin);
     }
     let model = DeviceInfo::new().map_or_else(|_| "Raspberry Pi".to_owned(), |info| info.model().to_string());
@@ -52,7 +54,7 @@ pub(crate) fn open(pins: &Pins) -> Result<(Box<dyn Gpio>, String), OpenError> {
 
 impl Gpio for Lines {
     fn read(&mut self) -> io::Result<u64> {
-        let bit = |(i, pin): (usize, &InputPin)| u64::from(pin.read() == Level::High) << i;
+        let bit = |(i, pin): (usize, &IoPin)| u64::from(pin.read() == Level::High) << i;
         Ok(self.inputs.iter().enumerate().map(bit).fold(0, |levels, bit| levels | bit))
     }
 

@@ -88,8 +88,8 @@ impl Operator {
     /// Asks for a value, as the owner of outputs that no child owns; drives an input of a simulated board.
     pub(super) fn set(
         &self,
-        name: &str,
-        value: f64,
+        (name, value): (&str, f64),
+        who: &str,
         hardware: Option<&HardwareConfig>,
         dirs: &Dirs,
     ) -> Result<(), String> {
@@ -104,12 +104,12 @@ impl Operator {
         accepts(&line, value)?;
         let page = Requester::new(self.page).map_err(|refused| refused.to_string())?;
         page.ask(layout, number, value, MonoNs::now());
-        log::info!("a person asks for {name} = {value}");
+        log::info!("{name} is to be {value}: {who}");
         Ok(())
     }
 
     /// What is to be asked of the watch thread to hold an output.
-    pub(super) fn force(&mut self, name: &str, value: f64) -> Result<Ask, String> {
+    pub(super) fn force(&mut self, name: &str, value: f64, who: &str) -> Result<Ask, String> {
         let (_, _, line) = self.find(name)?;
         if !line.kind.is_output() {
             return Err(format!("{name} is an input: only outputs can be held"));
@@ -120,18 +120,18 @@ impl Operator {
         let place = known.or_else(|| (0..MAX_HELD).find(|place| !used(place)));
         let place = place.ok_or_else(|| format!("{MAX_HELD} outputs are held already; release one"))?;
         self.held.insert(name.to_owned(), (place, value));
-        log::warn!("a person holds {name} at {value}");
+        log::warn!("{name} is held at {value}: {who}");
         Ok(Ask::Hold { place, output: Output { name: Text::new(name), value }, held: true })
     }
 
     /// What is to be asked of the watch thread to hold it no longer.
-    pub(super) fn release(&mut self, name: &str) -> Result<Ask, String> {
+    pub(super) fn release(&mut self, name: &str, who: &str) -> Result<Ask, String> {
         let (place, value) = self.held.remove(name).ok_or_else(|| {
             let held: Vec<&str> = self.held.keys().map(String::as_str).collect();
             let held = if held.is_empty() { "none is".to_owned() } else { format!("there are {}", held.join(", ")) };
             format!("{name} is not held by a person; {held}")
         })?;
-        log::warn!("{name} is no longer held by a person");
+        log::warn!("{name} is no longer held by a person: {who}");
         Ok(Ask::Hold { place, output: Output { name: Text::new(name), value }, held: false })
     }
 

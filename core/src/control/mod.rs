@@ -49,6 +49,7 @@ pub use lines::Lines;
 use lines::Operator;
 use oversight::Oversight;
 pub use oversight::Parts as OversightParts;
+pub(crate) use roster::keep_lines;
 use roster::{Outlet, Roster};
 use status::Sources;
 
@@ -664,14 +665,14 @@ impl Control {
             Wanted::Io => Some(json(&self.operator.status())),
             Wanted::IoSet { name, value } => {
                 let hardware = self.roster.config.hardware.as_ref();
-                Some(answer(self.operator.set(&name, value, hardware, &self.dirs)))
+                Some(answer(self.operator.set((&name, value), &self.who(token), hardware, &self.dirs)))
             }
             Wanted::IoForce { name, value } => {
-                let ask = self.operator.force(&name, value);
+                let ask = self.operator.force(&name, value, &self.who(token));
                 Some(answer(ask.map(|ask| self.rings.ask(ask))))
             }
             Wanted::IoRelease { name } => {
-                let ask = self.operator.release(&name);
+                let ask = self.operator.release(&name, &self.who(token));
                 Some(answer(ask.map(|ask| self.rings.ask(ask))))
             }
             Wanted::Pages => {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use multus_contract::api::command::ReloadReport;
-use multus_contract::config::{self, ChildConfig, Config, Diagnostic, HardwareConfig, Severity};
+use multus_contract::config::{self, ChildConfig, Config, Diagnostic, HardwareConfig, Loaded, Severity, hardware};
 use multus_contract::dirs::Dirs;
 use multus_hardware::gpio::{Pins, SharedOutputs};
 use multus_ipc::io_child::ENV_OUTPUTS;
@@ -152,6 +152,7 @@ impl Roster {
             report.broken.insert(0, "multusd.toml".into());
             return report;
         }
+        keep_lines(&loaded, &self.dirs);
         self.apply(loaded.config, &loaded.broken, &mut report, out);
         let count = |n: usize| n as u64;
         out.ask(Ask::Reloaded {
@@ -423,6 +424,15 @@ fn fingerprint(dirs: &Dirs, name: &str, hardware: Option<&HardwareConfig>) -> u6
 type Pipes = (Arc<[OwnedFd; 2]>, Arc<[OwnedFd; 2]>);
 
 /// Read ends and write ends for standard output and standard error. Only the read ends do not block.
+/// What is taken over of the lines is kept, for a start with a file that is broken by then.
+pub(crate) fn keep_lines(loaded: &Loaded, dirs: &Dirs) {
+    if !loaded.hardware_is_broken
+        && let Err(error) = hardware::keep(&dirs.state, loaded.hardware_text.as_deref())
+    {
+        log::error!("the lines are not kept for the next start: {error}");
+    }
+}
+
 fn pipes() -> io::Result<Pipes> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let make = || -> io::Result<(OwnedFd, OwnedFd)> {

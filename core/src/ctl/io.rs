@@ -1,11 +1,14 @@
 //! `multusctl io`: inputs and outputs, as they are, and what a person may do with them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use multus_contract::api::command::{Client, Request};
 use multus_contract::api::human::count;
 use multus_contract::api::io::{IoLine, IoStatus};
 use multus_contract::api::status::Spread;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Context;
 use super::output::{Failure, has_colour, print, print_json, print_lines};
@@ -88,7 +91,8 @@ pub(crate) fn parse_value(text: &str) -> Result<f64, String> {
 }
 
 /// Whether the board works, as far as it can be told from inside. With `outputs`, each output that is named is held for a
-/// moment at either end of its range; `wires` are pairs of an output and an input that follows it.
+/// moment at either end of its range; `wires` are pairs of an output and an input that follows it. Whatever ends the test, what it
+/// holds is released; what a person holds is left alone.
 pub(crate) fn test(context: &Context, outputs: &[String], wires: &[(String, String)]) -> Result<(), Failure> {
     let mut client = context.client()?;
     let status = fetch(&mut client, &[])?;
@@ -110,19 +114,31 @@ pub(crate) fn test(context: &Context, outputs: &[String], wires: &[(String, Stri
     for line in &status.lines {
         tell(format!("{} = {}", line.name, value(line)), line.good)?;
     }
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))
+            .map_err(|error| Failure::Message(format!("signals cannot be handled: {error}")))?;
+    }
     for name in outputs.iter().chain(wires.iter().map(|(output, _)| output)) {
         let Some(line) = status.lines.iter().find(|line| line.name == *name) else {
             tell(format!("{name}: there is no such line"), false)?;
             continue;
         };
         let input = wires.iter().find(|(output, _)| output == name).map(|(_, input)| input.as_str());
-        for end in line.range.unwrap_or([0.0, 1.0]).into_iter().rev() {
-            let good = hold(&mut client, name, end, input)?;
-            let wired = input.map_or(String::new(), |input| format!(", {input} follows"));
-            tell(format!("{name} can be held at {end}{wired}"), good)?;
+        if line.held.is_some() {
+            tell(format!("{name} is held by a person, so it is not tried"), false)?;
+            continue;
         }
+        let [low, high] = line.range.unwrap_or([0.0, 1.0]);
+        let tried = [high, low].into_iter().try_for_each(|end| {
+            let wire = input.map(|input| Wire { input, tolerance: (high - low) * TOLERANCE });
+            let good = hold(&mut client, name, end, wire, &interrupted)?;
+            let wired = input.map_or(String::new(), |input| format!(", {input} follows"));
+            tell(format!("{name} can be held at {end}{wired}"), good)
+        });
         // Refused where the last hold was: told already.
         let _ = client.request(&Request::IoRelease { name: name.clone() });
+        tried?;
     }
     if failed > 0 {
         return Err(Failure::Message(format!("{} failed", count(failed, "check", "checks"))));
@@ -130,8 +146,25 @@ pub(crate) fn test(context: &Context, outputs: &[String], wires: &[(String, Stri
     Ok(())
 }
 
+/// An input that follows an output.
+#[derive(Clone, Copy)]
+struct Wire<'a> {
+    input: &'a str,
+    /// How far it may be away from it.
+    tolerance: f64,
+}
+
+/// What a converter there and one back may make of a value, as a part of the range.
+const TOLERANCE: f64 = 0.02;
+
 /// Holds an output, and waits until it and the input that is wired to it have the value.
-fn hold(client: &mut Client, name: &str, wanted: f64, input: Option<&str>) -> Result<bool, Failure> {
+fn hold(
+    client: &mut Client,
+    name: &str,
+    wanted: f64,
+    wire: Option<Wire<'_>>,
+    interrupted: &AtomicBool,
+) -> Result<bool, Failure> {
     if let Err(error) = client.request(&Request::IoForce { name: name.to_owned(), value: wanted }) {
         super::output::complain(&error);
         return Ok(false);
@@ -139,9 +172,16 @@ fn hold(client: &mut Client, name: &str, wanted: f64, input: Option<&str>) -> Re
     let end = Instant::now() + HOLD_PATIENCE;
     loop {
         let status = fetch(client, &[])?;
-        let has = |name: &str| status.lines.iter().any(|line| line.name == name && line.good && line.value == wanted);
-        if has(name) && input.is_none_or(has) {
+        let has = |name: &str, tolerance: f64| {
+            let is_near = |line: &IoLine| line.good && (line.value - wanted).abs() <= tolerance;
+            status.lines.iter().any(|line| line.name == name && is_near(line))
+        };
+        // A digital input has the value or not.
+        if has(name, 0.0) && wire.is_none_or(|wire| has(wire.input, wire.tolerance)) {
             return Ok(true);
+        }
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(Failure::Message("interrupted; the output is released".into()));
         }
         if Instant::now() >= end {
             return Ok(false);

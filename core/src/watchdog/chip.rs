@@ -28,7 +28,7 @@ pub(super) fn open(config: &HardwareConfig, dirs: &Dirs, enable: u32, pulse: u32
         backend: Box::new(Chip { gpio: board.gpio, is_enabled: false }),
         identity: Some(board.name),
         timeout: None,
-        boot_status: 0,
+        boot_status: None,
         note,
     })
 }

@@ -32,7 +32,9 @@ pub(super) fn open(path: &Path, timeout: Duration, pretimeout: Option<Duration>)
         Some(nix::libc::ENOTTY) => "is no watchdog; expected one such as /dev/watchdog0".to_owned(),
         _ => format!("does not say what it is: {error}"),
     })?;
-    let boot_status = calls::boot_status(file.as_fd()).unwrap_or(0);
+    // Zero says something only where the driver would say otherwise.
+    let tells = |bits: &u32| *bits != 0 || support.options & flag::CARD_RESET != 0;
+    let boot_status = calls::boot_status(file.as_fd()).ok().filter(tells);
     let (granted, mut notes) = set_timeout(&file, timeout);
     notes.extend(set_pretimeout(&file, support.options, pretimeout));
     let stays = if is_nowayout(data.rdev()) {

@@ -30,8 +30,8 @@ pub(super) struct Opened {
     pub(super) identity: Option<String>,
     /// What the driver granted; `None` where that is not known.
     pub(super) timeout: Option<Duration>,
-    /// Why the machine was last reset, as the driver says: flags as in linux/watchdog.h.
-    pub(super) boot_status: u32,
+    /// Why the machine was last reset, as the driver says: flags as in linux/watchdog.h. `None`: it cannot tell.
+    pub(super) boot_status: Option<u32>,
     /// What is not as configured.
     pub(super) note: Option<String>,
 }
@@ -76,12 +76,14 @@ pub(super) struct Dog {
     open: Open,
     pace: Pace,
     backend: Option<Box<dyn Backend>>,
-    boot_status: u32,
+    boot_status: Option<u32>,
     status: WatchdogStatus,
     changed: bool,
     open_at: MonoNs,
     pet_at: MonoNs,
     lower_at: MonoNs,
+    /// Pets that failed, one after the other.
+    failed: u32,
 }
 
 impl fmt::Debug for Dog {
@@ -92,6 +94,9 @@ impl fmt::Debug for Dog {
 
 /// One that is missing or busy is tried again after this long.
 const REOPEN: Duration = Duration::from_secs(10);
+/// So often a pet that failed is tried again before the watchdog is given up until then, at the pace of [`Pace::retry`]: a transfer
+/// may fail once.
+const RETRIES: u32 = 3;
 
 impl Dog {
     pub(super) fn new(name: String, pace: Pace, open: Open) -> Self {
@@ -100,12 +105,13 @@ impl Dog {
             open,
             pace,
             backend: None,
-            boot_status: 0,
+            boot_status: None,
             status,
             changed: true,
             open_at: MonoNs(0),
             pet_at: MonoNs(0),
             lower_at: MonoNs::NEVER,
+            failed: 0,
         }
     }
 
@@ -120,7 +126,7 @@ impl Dog {
                 if let Some(timeout) = opened.timeout {
                     self.pace = Pace::of_timeout(timeout);
                 }
-                self.backend = Some(opened.backend);
+                (self.backend, self.failed) = (Some(opened.backend), 0);
                 self.boot_status = opened.boot_status;
                 self.status.identity = opened.identity;
                 self.status.timeout_s = opened.timeout.map(|timeout| timeout.as_secs());
@@ -132,7 +138,7 @@ impl Dog {
     }
 
     /// What the driver said about the last reset.
-    pub(super) fn boot_status(&self) -> u32 {
+    pub(super) fn boot_status(&self) -> Option<u32> {
         self.boot_status
     }
 
@@ -168,6 +174,9 @@ impl Dog {
             let verdict = judge(self.pace.max_age);
             if verdict == Verdict::Pet {
                 done = backend.pet();
+                if done.is_ok() {
+                    self.failed = 0;
+                }
                 // In step as long as it is on time; after that from now on.
                 let next = self.pet_at.after(self.pace.every);
                 self.pet_at = if next > now { next } else { now.after(self.pace.every) };
@@ -180,7 +189,11 @@ impl Dog {
                 }
             }
         }
-        if let Err(error) = done {
+        if done.is_err() && self.failed < RETRIES {
+            self.failed += 1;
+            // Of a pulse, too: one that cannot be ended is begun anew.
+            (self.pet_at, self.lower_at) = (now.after(self.pace.retry()), MonoNs::NEVER);
+        } else if let Err(error) = done {
             self.backend = None;
             self.open_at = now.after(REOPEN);
             self.set("missing", Some(format!("cannot be petted: {error}; opened again in {} s", REOPEN.as_secs())));
@@ -243,7 +256,7 @@ mod tests {
                 }
                 fake.log().done.push("open");
                 let backend = Box::new(fake.clone());
-                Ok(Opened { backend, identity: None, timeout: granted, boot_status: 0x20, note: None })
+                Ok(Opened { backend, identity: None, timeout: granted, boot_status: Some(0x20), note: None })
             };
             Dog::new("fake".into(), pace, Box::new(open))
         }
@@ -325,7 +338,7 @@ mod tests {
         let mut dog = fake.dog(Pace::of_timeout(ms(60_000)), Some(ms(2000)));
         let now = MonoNs(1_000_000_000);
         assert_eq!(dog.turn(now, |_| Verdict::Pet), now.after(ms(500)));
-        assert_eq!((dog.boot_status(), dog.sign()), (0x20, Some(ms(125))));
+        assert_eq!((dog.boot_status(), dog.sign()), (Some(0x20), Some(ms(125))));
     }
 
     #[test]
@@ -344,7 +357,18 @@ mod tests {
         fake.log().is_missing = false;
         now = dog.turn(now, |_| Verdict::Pet);
         assert_eq!(fake.taken(), ["open", "pet"]);
+        assert_eq!(dog.news().map(|s| s.state).as_deref(), Some("petted"));
+        // Broken for a moment: it is petted again long before it would bite.
         fake.log().is_broken = true;
+        let again = dog.turn(now, |_| Verdict::Pet);
+        assert_eq!((again, fake.taken().len()), (now.after(ms(250)), 0));
+        fake.log().is_broken = false;
+        now = dog.turn(again, |_| Verdict::Pet);
+        assert_eq!((fake.taken(), dog.news()), (vec!["pet"], None));
+        fake.log().is_broken = true;
+        for _ in 0..RETRIES {
+            now = dog.turn(now, |_| Verdict::Pet);
+        }
         assert_eq!(dog.turn(now, |_| Verdict::Pet), now.after(REOPEN));
         let status = dog.news().expect("it changed");
         assert!(status.state == "missing" && status.note.is_some_and(|n| n.contains("cannot be petted")));

@@ -45,8 +45,8 @@ pub struct News {
     pub is_late: bool,
 }
 
-/// What a watchdog said about the last reset: its name, and flags as in linux/watchdog.h.
-pub type BootStatus = (String, u32);
+/// What a watchdog said about the last reset: its name, and flags as in linux/watchdog.h; `None`: it cannot tell, or is missing.
+pub type BootStatus = (String, Option<u32>);
 
 /// All watchdogs.
 #[derive(Debug)]
@@ -195,9 +195,14 @@ fn dog(config: &WatchdogConfig, dirs: &Dirs) -> Dog {
         }
         WatchdogConfig::Chip { enable, pulse, period, width } => {
             // Read here, not when it is tried again: a file that nests deeply needs more stack than the keeper has.
-            let hardware = hardware::load(&dirs.config, None).config.unwrap_or_default();
+            let loaded = hardware::load(&dirs.config, None);
+            let is_missing = loaded.is_missing;
+            let hardware = loaded.config.or_else(|| hardware::kept(&dirs.state)).or(is_missing.then(Default::default));
             let dirs = dirs.clone();
-            let open = move || chip::open(&hardware, &dirs, enable, pulse);
+            let open = move || {
+                let unknown = "hardware.toml, which says which board it is on, has an error";
+                chip::open(hardware.as_ref().ok_or(unknown)?, &dirs, enable, pulse)
+            };
             Dog::new(name, Pace::of_chip(period, width), Box::new(open))
         }
     }

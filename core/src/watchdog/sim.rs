@@ -40,7 +40,7 @@ pub(super) fn open(path: &Path, timeout: Duration) -> Result<Opened, String> {
         backend: Box::new(sim),
         identity: Some("simulated".to_owned()),
         timeout: Some(timeout),
-        boot_status: if has_bitten(&before, timeout, MonoNs::now()) { flag::CARD_RESET } else { 0 },
+        boot_status: Some(if has_bitten(&before, timeout, MonoNs::now()) { flag::CARD_RESET } else { 0 }),
         note: Some("SIMULATED: nothing resets this machine".to_owned()),
     })
 }
@@ -79,7 +79,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let path = dir.path().join("watchdog-sim");
         let mut opened = open(&path, Duration::from_secs(5)).expect("a new one");
-        assert_eq!(opened.boot_status, 0);
+        assert_eq!(opened.boot_status, Some(0));
         opened.backend.pet().expect("works");
         opened.backend.pet().expect("works");
         let line = fs::read_to_string(&path).expect("there");

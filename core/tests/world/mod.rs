@@ -127,7 +127,7 @@ impl World {
 
     /// A program of this package as this world's daemon user would run it. An ordinary user may not get to where it was
     /// built, so it is copied.
-    fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let path = match self.user {
             None => PathBuf::from(program),
             Some(_) => self.copy_of(Path::new(program)),

@@ -53,6 +53,7 @@ fn load_hardware(config_dir: &Path, loaded: &mut Loaded) {
     let mut found = hardware::load(config_dir, Some(&loaded.config.children));
     loaded.diagnostics.append(&mut found.diagnostics);
     loaded.hardware_is_broken = !found.is_missing && found.config.is_none();
+    loaded.hardware_text = found.text;
     loaded.config.hardware = found.config;
     if let Some(finding) = crosscheck::no_scanner(&loaded.config) {
         loaded.diagnostics.push(finding);

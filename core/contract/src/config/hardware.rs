@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 pub use multus_ipc::io::LineKind;
 pub use multus_ipc::io::OPERATOR;
@@ -13,6 +14,7 @@ use multus_ipc::text::Text;
 
 use super::child::{ChildConfig, name_fault};
 use super::diagnose::nearest;
+use super::edit::{EditError, replace_file};
 use super::files::read_text;
 use super::source::{Field, Outcome, Positions, Section, Source};
 use super::units::quote;
@@ -20,6 +22,9 @@ use super::{Diagnostic, Severity};
 
 /// Name of the file in the configuration directory.
 pub const HARDWARE_FILE: &str = "hardware.toml";
+/// Name of the file in the state directory that holds the text of the last one without an error that multusd took over. With
+/// it the outputs of a box can be made safe whatever becomes of [`HARDWARE_FILE`], and multus-io has the lines that multusd has.
+pub const KEPT_FILE: &str = "hardware-in-force.toml";
 /// Native inputs that can be configured, and as many outputs.
 pub const MOST_GPIO: usize = 64;
 
@@ -224,6 +229,8 @@ pub enum Bias {
 pub struct LoadedHardware {
     /// The configuration; `None` without a file, and when it has an error.
     pub config: Option<HardwareConfig>,
+    /// The text that it stands in.
+    pub text: Option<String>,
     /// Whether there is no file.
     pub is_missing: bool,
     /// Everything that is to be said, in the order of lines.
@@ -233,8 +240,37 @@ pub struct LoadedHardware {
 /// Reads `hardware.toml` of a configuration directory, and compares it with the children, if they are given. What does not
 /// fit them is an error that is told, and keeps the configuration.
 pub fn load(config_dir: &Path, children: Option<&[ChildConfig]>) -> LoadedHardware {
+    load_file(&config_dir.join(HARDWARE_FILE), children)
+}
+
+/// The last configuration that multusd took over and [kept](keep); `None`: none is known.
+pub fn kept(state_dir: &Path) -> Option<HardwareConfig> {
+    load_file(&state_dir.join(KEPT_FILE), None).config
+}
+
+/// Keeps the text of a configuration that is taken over, or that there is none any more. Blocks until the disk has it.
+///
+/// # Errors
+/// The system refuses. Then nothing is kept, rather than something else than what is in force.
+pub fn keep(state_dir: &Path, text: Option<&str>) -> Result<(), EditError> {
+    let path = state_dir.join(KEPT_FILE);
+    let before = read_text(&path).ok().flatten();
+    if before.as_deref() == text {
+        return Ok(());
+    }
+    let written = text.map_or(Ok(()), |text| replace_file(&path, text, 0o644));
+    if text.is_none() || written.is_err() {
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(EditError::Io { path, source }),
+            _ => {}
+        }
+    }
+    written
+}
+
+fn load_file(path: &Path, children: Option<&[ChildConfig]>) -> LoadedHardware {
     let shown = Path::new(HARDWARE_FILE);
-    let text = match read_text(&config_dir.join(HARDWARE_FILE)) {
+    let text = match read_text(path) {
         Ok(Some(text)) => text,
         Ok(None) => return LoadedHardware { is_missing: true, ..LoadedHardware::default() },
         Err(words) => {
@@ -249,7 +285,8 @@ pub fn load(config_dir: &Path, children: Option<&[ChildConfig]>) -> LoadedHardwa
         outcome.diagnostics.extend(compare(config, children, &outcome.positions));
         outcome.diagnostics.sort_by_key(|d| (d.line, d.column));
     }
-    LoadedHardware { config, is_missing: false, diagnostics: outcome.diagnostics }
+    let text = config.is_some().then_some(text);
+    LoadedHardware { config, text, is_missing: false, diagnostics: outcome.diagnostics }
 }
 
 /// Reads the text of `hardware.toml`; `file` is named in findings. After errors the result holds what was good, and defaults.
@@ -625,6 +662,26 @@ const LONGEST_LINE_NAME: usize = 32;
 mod tests {
     use super::*;
     use crate::config::{Defaults, parse_child};
+
+    #[test]
+    fn what_was_taken_over_is_kept_until_there_is_something_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        assert_eq!(kept(dir), None);
+        keep(dir, None).unwrap();
+        let text = "[lines.DO1]\nkind = \"digital-output\"\ngpio = 4\nsafe = \"on\"\n";
+        keep(dir, Some(text)).unwrap();
+        assert_eq!(kept(dir), Some(parse(text, Path::new("h.toml")).0));
+        // What cannot be replaced is worse than nothing.
+        assert!(keep(&dir.join("no/such/dir"), Some(text)).is_err());
+        fs::remove_file(dir.join(KEPT_FILE)).unwrap();
+        fs::create_dir(dir.join(KEPT_FILE)).unwrap();
+        assert!(keep(dir, Some(text)).is_err());
+        fs::remove_dir(dir.join(KEPT_FILE)).unwrap();
+        keep(dir, Some(text)).unwrap();
+        keep(dir, None).unwrap();
+        assert!(kept(dir).is_none() && !dir.join(KEPT_FILE).exists());
+    }
 
     fn findings(text: &str) -> Vec<String> {
         parse(text, Path::new("h.toml")).1.iter().map(ToString::to_string).collect()

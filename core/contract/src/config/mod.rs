@@ -73,6 +73,8 @@ pub struct Loaded {
     pub broken: BTreeSet<String>,
     /// Whether `hardware.toml` is there but cannot be used.
     pub hardware_is_broken: bool,
+    /// The text of `hardware.toml`, if it is there and can be used.
+    pub hardware_text: Option<String>,
 }
 
 impl Loaded {
