@@ -6,13 +6,14 @@
 mod world;
 
 use std::path::Path;
+use std::process::Command;
 
 use multus_contract::api::command::Request;
 use multus_contract::api::io::{IoLine, IoStatus};
 use multus_hardware::sim::{self, Fault, Panel};
 use nix::sys::signal::Signal;
 
-use world::{Spec, World, program, send};
+use world::{Spec, World, program, python, send};
 
 const HARDWARE: &str = r#"
 board = "sim"
@@ -123,6 +124,65 @@ fn a_child_that_fails_has_its_outputs_forced_and_gets_them_back_when_it_is_ready
     plant.world.tell(&Request::Start { name: "pump".into() });
     plant.until_working();
     assert!(plant.io().forced_us.max > 0.0, "how long it took was measured");
+}
+
+/// The same as [`OWNER_IN_PYTHON`] does, in C.
+fn owner_in_c(world: &World) -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target directory");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--offline", "-p", "multus-c", "--target-dir"]).arg(target).current_dir(root);
+    let built = world::run(&mut build);
+    assert_eq!(built.code, Some(0), "{built:?}");
+    let program = world.path("owner");
+    let mut compile = Command::new("cc");
+    compile.args([&format!("-I{root}/ipc/include"), &format!("{root}/core/tests/owner.c")]);
+    compile.arg(target.join("debug/libmultus.a")).args(["-pthread", "-ldl", "-lm", "-o"]).arg(&program);
+    let compiled = world::run(&mut compile);
+    assert_eq!(compiled.code, Some(0), "{compiled:?}");
+    program.display().to_string()
+}
+
+const OWNER_IN_PYTHON: &str = "
+from multus import Heartbeat, Io
+heartbeat, io = Heartbeat.from_env(), Io.from_env()
+button, lamp, seen = io.input('DI1'), io.output('DO2'), 0
+heartbeat.ready()
+while True:
+    lamp.set(bool(button.good()))
+    heartbeat.beat()
+    seen = io.wait_change(seen, 0.02)
+";
+
+#[test]
+fn owners_in_c_and_in_python_have_their_outputs_and_leave_them_safe() {
+    let Some(python) = python("owners_in_c_and_in_python_have_their_outputs_and_leave_them_safe") else { return };
+    let plant = Plant::new("");
+    let of_these =
+        HARDWARE.replace("safe = \"off\", owner = \"pump\" }\nDO2", "safe = \"off\", owner = \"in-c\" }\nDO2");
+    let of_these = of_these.replace("safe = \"on\", owner = \"pump\"", "safe = \"on\", owner = \"in-python\"");
+    std::fs::write(plant.world.dirs().config.join("hardware.toml"), of_these).expect("own file");
+    let owner = |command: &[&str]| Spec::of(command).key("after = [\"io\"]").deadline("5s").delays("[\"1h\"]");
+    plant.world.child("in-c", &owner(&[&owner_in_c(&plant.world)]));
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../ipc/python");
+    plant.world.child("in-python", &owner(&[&python, "-c", OWNER_IN_PYTHON]).variable("PYTHONPATH", package));
+    plant.world.start();
+    // DI1 and DO1 are on when they are low.
+    for is_pressed in [true, false, true] {
+        plant.panel.drive(4, Some(!is_pressed)).expect("own file");
+        plant
+            .world
+            .until("the lamps follow", |_| plant.level(25) == Some(!is_pressed) && plant.level(24) == Some(is_pressed));
+    }
+    plant.panel.drive(4, Some(true)).expect("own file");
+    plant.world.until("the lamp in Python is not as it is when it is safe", |_| plant.level(24) == Some(false));
+    plant.panel.drive(4, Some(false)).expect("own file");
+    plant.world.until("the lamp in C likewise", |_| plant.level(25) == Some(false));
+    for name in ["in-c", "in-python"] {
+        send(plant.world.pid_of(name), Signal::SIGKILL);
+    }
+    plant.world.until("safe", |_| plant.level(25) == Some(true) && plant.level(24) == Some(true));
+    assert_eq!((plant.line("DO1").source.as_str(), plant.line("DO2").source.as_str()), ("forced", "forced"));
 }
 
 #[test]

@@ -227,7 +227,7 @@ fn escalation_restarts_all_children_then_the_machine_and_says_so_afterwards() {
     let marker = world.path("rebooted");
     let config = |command: &str| {
         format!(
-            "{SIM}[escalation]\nrestart_all_after = \"2s\"\nreboot_after = \"5s\"\n[reboot]\ncommand = [{command}]\n"
+            "{SIM}[escalation]\nrestart_all_after = \"2s\"\nreboot_after = \"15s\"\n[reboot]\ncommand = [{command}]\n"
         )
     };
     world.daemon_config(&config(&format!("\"/usr/bin/touch\", \"{}\"", marker.display())));

@@ -183,7 +183,7 @@ impl Roster {
         self.retire(report, out);
         out.ask(Ask::Settings(policy::settings(&self.config.daemon)));
         // Every instance has its slot before the first edge is drawn.
-        let children = self.config.children.clone();
+        let children = dependencies_first(&self.config.children);
         for child in &children {
             for number in 0..child.instances {
                 self.admit(child, number, report);
@@ -424,6 +424,20 @@ fn fingerprint(dirs: &Dirs, name: &str, hardware: Option<&HardwareConfig>) -> u6
 type Pipes = (Arc<[OwnedFd; 2]>, Arc<[OwnedFd; 2]>);
 
 /// Read ends and write ends for standard output and standard error. Only the read ends do not block.
+/// Every child after those that it needs: the watch thread starts whom it knows, and waits for nobody that it does not know yet.
+fn dependencies_first(children: &[ChildConfig]) -> Vec<ChildConfig> {
+    let mut left: Vec<&ChildConfig> = children.iter().collect();
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let is_left = |name: &str| left.iter().any(|child| child.name == name);
+        let is_free = |child: &&ChildConfig| !child.after.iter().any(|edge| is_left(&edge.name));
+        // Circles were refused when they were read.
+        let next = left.iter().position(is_free).unwrap_or(0);
+        ordered.push(left.remove(next).clone());
+    }
+    ordered
+}
+
 /// What is taken over of the lines is kept, for a start with a file that is broken by then.
 pub(crate) fn keep_lines(loaded: &Loaded, dirs: &Dirs) {
     if !loaded.hardware_is_broken

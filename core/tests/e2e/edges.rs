@@ -1,8 +1,9 @@
 //! What becomes of those who need a child that fails or is restarted.
 
+use multus_contract::api::command::Request;
 use nix::sys::signal::Signal;
 
-use crate::world::{World, pids, send, shell};
+use crate::world::{World, pids, program, send, shell};
 
 /// One that everybody needs, and one dependant of each kind.
 fn family() -> World {
@@ -21,6 +22,29 @@ fn family() -> World {
         world.until_state(name, "running");
     }
     world
+}
+
+#[test]
+fn nobody_starts_before_what_it_needs_is_ready_whatever_their_names_and_whenever_they_come() {
+    let world = World::new();
+    // Each comes before what it needs, as files are read.
+    let trio = |names: [&str; 3]| {
+        let beats = || program("beat").deadline("20s");
+        world.child(names[0], &beats().key(&format!("after = [\"{}\"]", names[1])));
+        world.child(names[1], &beats().key(&format!("after = [\"{}\"]", names[2])));
+        world.child(names[2], &beats());
+    };
+    let came_in_order = |names: [&str; 3]| {
+        let seq = |name: &str, kind: &str| world.event(name, kind).seq;
+        assert!(seq(names[0], "spawned") > seq(names[1], "ready"), "{names:?}");
+        assert!(seq(names[1], "spawned") > seq(names[2], "ready"), "{names:?}");
+    };
+    trio(["alpha", "beta", "gamma"]);
+    world.start();
+    came_in_order(["alpha", "beta", "gamma"]);
+    trio(["a-new", "b-new", "c-new"]);
+    world.tell(&Request::Reload);
+    came_in_order(["a-new", "b-new", "c-new"]);
 }
 
 #[test]

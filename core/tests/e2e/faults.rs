@@ -3,7 +3,7 @@
 use multus_contract::api::event::Event;
 use nix::sys::signal::Signal;
 
-use crate::world::{Spec, World, program, send, shell, skip};
+use crate::world::{Spec, World, program, python, send, shell};
 
 /// All times of a fault that was found by its deadline are there and in order.
 fn assert_in_order(recovered: &Event) {
@@ -156,15 +156,7 @@ while True:
 
 #[test]
 fn a_python_script_can_beat_and_its_hang_is_found() {
-    // A version manager's python3 starts another program, which is the one to be supervised.
-    let which = std::process::Command::new("sh")
-        .args(["-c", "command -v python3 > /dev/null && python3 -c 'import sys; print(sys.executable)'"])
-        .output()
-        .expect("there is a shell");
-    let python = String::from_utf8_lossy(&which.stdout).trim().to_owned();
-    if python.is_empty() {
-        return skip("a_python_script_can_beat_and_its_hang_is_found", "python3 is missing");
-    }
+    let Some(python) = python("a_python_script_can_beat_and_its_hang_is_found") else { return };
     let world = World::with(&[("script", Spec::of(&[&python, "-c", BEAT_IN_PYTHON]).deadline("500ms"))]);
     let pid = world.until_state("script", "running").pid.expect("it runs").cast_signed();
     assert!(world.of("script").last_beat_age_us.is_some());

@@ -509,6 +509,21 @@ pub(crate) fn skip(test: &str, reason: &str) {
     }
 }
 
+/// The interpreter itself: a version manager's python3 starts another program, which is the one to be supervised. `None`: this test
+/// cannot go on without.
+pub(crate) fn python(test: &str) -> Option<String> {
+    let which = Command::new("sh")
+        .args(["-c", "command -v python3 > /dev/null && python3 -c 'import sys; print(sys.executable)'"])
+        .output()
+        .expect("there is a shell");
+    let python = String::from_utf8_lossy(&which.stdout).trim().to_owned();
+    if python.is_empty() {
+        skip(test, "python3 is missing");
+        return None;
+    }
+    Some(python)
+}
+
 /// Whether this test may go on: only root can do what it does.
 pub(crate) fn needs_root(test: &str) -> bool {
     let root = Uid::effective().is_root();
