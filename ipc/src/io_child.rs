@@ -45,6 +45,8 @@ pub const ENV_REQUESTS_FD: &str = "MULTUS_IO_REQUESTS_FD";
 pub const ENV_OUTPUTS_FD: &str = "MULTUS_IO_OUTPUTS_FD";
 /// For multus-io: the numbers of those outputs, as `hardware.toml` names them, with commas between them.
 pub const ENV_OUTPUTS: &str = "MULTUS_IO_OUTPUTS";
+/// For multus-io: the highest real-time priority (SCHED_FIFO) that one of its threads may have: below that of the watch.
+pub const ENV_MOST_PRIORITY: &str = "MULTUS_IO_MOST_PRIORITY";
 /// The environment variable with the name of the child instance.
 pub const ENV_NAME: &str = "MULTUS_NAME";
 

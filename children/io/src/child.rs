@@ -11,7 +11,9 @@ use multus_hardware::chip::{Chip, chips};
 use multus_hardware::gpio::{Pins, SharedOutputs};
 use multus_hardware::{Board, Extent, OpenError, sys};
 use multus_ipc::io::{Definition, IMAGE_WORDS, Writer, image_header};
-use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_OUTPUTS, ENV_OUTPUTS_FD, ENV_REQUESTS_FD};
+use multus_ipc::io_child::{
+    ENV_FORCE_FD, ENV_IMAGE_FD, ENV_MOST_PRIORITY, ENV_OUTPUTS, ENV_OUTPUTS_FD, ENV_REQUESTS_FD,
+};
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::{AtomicU64, Ordering};
 use multus_ipc::time::duration_ns;
@@ -45,6 +47,7 @@ impl Child for Scanner {
         if config.lock_memory {
             lock_memory();
         }
+        let priority = lowered(config.priority);
         let definitions: Vec<Definition> = hardware.lines.iter().map(|line| line.definition()).collect();
         let image = Writer::new(image()?.leak()).map_err(|refused| format!("{ENV_IMAGE_FD}: {refused}"))?;
         let force = force_page()?;
@@ -76,18 +79,17 @@ impl Child for Scanner {
         image.begin(&name, is_simulated, std::process::id(), duration_ns(period), duration_ns(stale));
 
         let cells: Arc<[Cell]> = hardware.lines.iter().map(|_| Cell::default()).collect();
-        if config.priority > 0 {
+        if priority > 0 {
             // multusd takes the outputs when this process is gone, and it is gone when the last of its threads has had the
             // processor once more: none may wait for that behind the load of the machine. Refused as for the scan, which says so.
             let _ = sys::all_be_real_time(HELPERS);
         }
-        let buses = start_buses(&hardware, &dirs, &cells, context, config.priority.saturating_sub(1))?;
+        let buses = start_buses(&hardware, &dirs, &cells, context, priority.saturating_sub(1))?;
         let parts = Parts { image, layout, force, pages, cells, buses, retained, notes };
         let mut scan = Scan::new(&hardware, &pins, gpio, &owners, parts);
-        if config.priority > 0
-            && let Err(error) = sys::be_real_time(config.priority)
+        if priority > 0
+            && let Err(error) = sys::be_real_time(priority)
         {
-            let priority = config.priority;
             log::warn!(
                 "no real-time priority for the scan: {error}; run as root, or set LimitRTPRIO={priority}: scans may be late"
             );
@@ -229,6 +231,14 @@ fn start_buses(
         }
     }
     Ok(threads)
+}
+
+/// The priority that was asked for, as far as multusd allows it: a scan that never ends must not hold up the watch.
+fn lowered(priority: u8) -> u8 {
+    let most = std::env::var(ENV_MOST_PRIORITY).ok().and_then(|text| text.parse().ok());
+    let Some(most) = most.filter(|most| priority > *most) else { return priority };
+    log::warn!("priority = {priority} is not below that of multusd: {most} is used");
+    most
 }
 
 fn lock_memory() {

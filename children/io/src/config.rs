@@ -16,7 +16,7 @@ use serde::Deserialize;
 pub struct Config {
     /// Time from scan to scan, 100us to 1s; below the deadline of the child.
     pub period: Interval,
-    /// Real-time priority of the scan (SCHED_FIFO), below that of multusd; 0: an ordinary thread.
+    /// Real-time priority of the scan (SCHED_FIFO); 0: an ordinary thread. One that is not below that of multusd is lowered.
     #[schemars(range(min = 0, max = 98))]
     pub priority: u8,
     /// Keep the memory of this process from being paged out.
@@ -80,4 +80,20 @@ fn ranges(config: &Config) -> Vec<String> {
         }
     }
     wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_shows_every_key_with_its_default() {
+        let text = include_str!("../../../docs/example-io.toml");
+        let shown: toml::Table = text.parse().expect("it is TOML");
+        let schema = schemars::schema_for!(Config);
+        let keys = schema.get("properties").and_then(|keys| keys.as_object()).expect("it has keys");
+        assert!(keys.keys().all(|key| shown.contains_key(key)) && shown.len() == keys.len(), "{shown:?}");
+        let config: Config = toml::from_str(text).expect("it fits");
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    }
 }

@@ -14,7 +14,7 @@ use multus_ipc::descriptor::{self, Introduction};
 use multus_ipc::io::{
     BAD, FORCED, IMAGE_WORDS, Live, REQUEST_WORDS, REQUESTED, RETAINED, Reader, image_header, request_header,
 };
-use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_REQUESTS_FD, Io, NotSetReason, Output};
+use multus_ipc::io_child::{ENV_FORCE_FD, ENV_IMAGE_FD, ENV_MOST_PRIORITY, ENV_REQUESTS_FD, Io, NotSetReason, Output};
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::Ordering;
 use multus_ipc::text::{Name, Text};
@@ -53,6 +53,8 @@ struct Rig {
     view: OwnedFd,
     force: (OwnedFd, Mapping),
     io: Option<(Child, OwnedFd)>,
+    /// More of the environment.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Rig {
@@ -72,7 +74,7 @@ impl Rig {
         let force = page(c"force", force::words(16, 4), &[]);
         force::Writer::new(force.1.words(), 16, 4);
         map::seal_future_writes(force.0.as_fd()).expect("a kernel of this decade");
-        Self { _temp: temp, dirs, panel, image, view, force, io: None }
+        Self { _temp: temp, dirs, panel, image, view, force, io: None, variables: Vec::new() }
     }
 
     fn started() -> Self {
@@ -86,6 +88,7 @@ impl Rig {
         for (variable, dir) in self.dirs.variables() {
             command.env(variable, dir);
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.env("MULTUS_NAME", "io").env("MULTUS_CONFIG", self.dirs.config.join("io.toml")).stdin(Stdio::null());
         command
     }
@@ -516,6 +519,20 @@ fn no_thread_waits_behind_the_load_of_the_machine() {
         .collect();
     assert!(policies.len() >= 6, "scan, signals, requests, clerk and two buses: {policies:?}");
     assert!(policies.iter().all(|(_, policy)| policy == "1"), "not all are SCHED_FIFO: {policies:?}");
+}
+
+#[test]
+fn a_priority_that_is_not_below_that_of_the_watch_is_lowered() {
+    let mut rig = Rig::new(HARDWARE);
+    fs::write(rig.dirs.config.join("io.toml"), "priority = 60\n").expect("own file");
+    rig.variables.push((ENV_MOST_PRIORITY, "7".to_owned()));
+    rig.start();
+    assert!(rig.told().contains("priority = 60 is not below that of multusd: 7 is used"), "{}", rig.told());
+    let stat = fs::read_to_string(format!("/proc/{}/stat", rig.pid())).expect("it runs");
+    let field = |n: usize| stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(n - 3)).unwrap_or("");
+    // proc(5): 40 is the real-time priority, 0 where none is allowed.
+    let expected = if rig.told().contains("no real-time priority") { "0" } else { "7" };
+    assert_eq!(field(40), expected);
 }
 
 #[test]

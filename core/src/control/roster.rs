@@ -13,7 +13,7 @@ use multus_contract::api::command::ReloadReport;
 use multus_contract::config::{self, ChildConfig, Config, Diagnostic, HardwareConfig, Loaded, Severity, hardware};
 use multus_contract::dirs::Dirs;
 use multus_hardware::gpio::{Pins, SharedOutputs};
-use multus_ipc::io_child::ENV_OUTPUTS;
+use multus_ipc::io_child::{ENV_MOST_PRIORITY, ENV_OUTPUTS};
 use multus_ipc::text::Name;
 use multus_supervisor::Command;
 
@@ -324,6 +324,8 @@ impl Roster {
             plan::with_joins(&mut slot_plan, instance.join.clone());
             if let Some(hardware) = self.config.hardware.as_ref().filter(|_| role == IoRole::Scans) {
                 plan::with_variable(&mut slot_plan, ENV_OUTPUTS, &SharedOutputs::text_of(&Pins::of(hardware)));
+                let most = self.config.daemon.realtime.priority.saturating_sub(1);
+                plan::with_variable(&mut slot_plan, ENV_MOST_PRIORITY, &most.to_string());
             }
             if instance.feed != slot_plan.feed {
                 instance.feed.clone_from(&slot_plan.feed);
