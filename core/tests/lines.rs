@@ -182,7 +182,7 @@ fn owners_in_c_and_in_python_have_their_outputs_and_leave_them_safe() {
         send(plant.world.pid_of(name), Signal::SIGKILL);
     }
     plant.world.until("safe", |_| plant.level(25) == Some(true) && plant.level(24) == Some(true));
-    assert_eq!((plant.line("DO1").source.as_str(), plant.line("DO2").source.as_str()), ("forced", "forced"));
+    plant.world.until("forced", |_| ["DO1", "DO2"].iter().all(|name| plant.line(name).source == "forced"));
 }
 
 #[test]
@@ -418,6 +418,8 @@ fn who_asks_for_outputs_of_others_is_refused_and_that_is_told() {
     plant.until_working();
     assert!(plant.io().refused > 0);
     plant.world.until_logged("io", "thief");
+    let words = "a request of thief for the line DO1 is refused: the line is not owned";
+    plant.world.event_since(since, "who it was", |event| event.kind == "notice" && event.detail.starts_with(words));
 }
 
 #[test]

@@ -187,8 +187,9 @@ double multus_io_value(const multus_io_t *io, int line);
  * known, except for -1. */
 int multus_io_read(const multus_io_t *io, int line, multus_reading_t *reading);
 
-/* Asks for a value of an output: it is there with the next scan, unless the output is forced. 0, or -1 when this process
- * does not own the output or the value is out of range; then nothing was asked for. */
+/* Asks for a value of an output: it is there with the next scan, unless the output is forced. 0, or -1 when the
+ * value is out of range, then nothing was asked for, or when this process does not own the output, which multus-io refuses as
+ * well, and tells. */
 int multus_io_set(multus_io_t *io, int line, double value);
 
 /* Raised after every change of any line; 0 without an image. */

@@ -65,7 +65,8 @@ impl Child for Scanner {
         let retained = Arc::new(Retained::new(&values));
         let names =
             Names { lines: hardware.lines.iter().map(|line| line.name.clone()).collect(), owners: owners.clone() };
-        let (clerk, notes) = Clerk::start(names, Arc::clone(&retained), file, config.retain_interval.duration())?;
+        let (clerk, notes) =
+            Clerk::start(names, Arc::clone(&retained), file, config.retain_interval.duration(), context.voice())?;
 
         // Native outputs have their safe values when this returns.
         let pins = Pins::of(&hardware);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use multus_ipc::child::Voice;
 use multus_ipc::io::RequestFault;
 use rtrb::{Consumer, Producer};
 
@@ -108,7 +109,7 @@ impl Notes {
 }
 
 impl Clerk {
-    /// Starts; `file` is that of the retained values, written at most every `interval`.
+    /// Starts; `file` is that of the retained values, written at most every `interval`. What is refused is told by `voice`, too.
     ///
     /// # Errors
     /// No thread to be had.
@@ -117,6 +118,7 @@ impl Clerk {
         retained: Arc<Retained>,
         file: PathBuf,
         interval: Duration,
+        voice: Voice,
     ) -> io::Result<(Self, Notes)> {
         let (ring, notes) = rtrb::RingBuffer::new(ROOM);
         let (stop, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -131,6 +133,7 @@ impl Clerk {
             interval,
             next_store: Instant::now(),
             store_failed: false,
+            voice,
         };
         let is_over = Arc::clone(&stop);
         let thread = thread::Builder::new().name("clerk".into()).spawn(move || {
@@ -168,6 +171,7 @@ struct Desk {
     interval: Duration,
     next_store: Instant,
     store_failed: bool,
+    voice: Voice,
 }
 
 impl Desk {
@@ -235,6 +239,10 @@ impl Desk {
                 let name = self.names.lines.get(usize::from(at)).map_or_else(|| format!("number {at}"), Clone::clone);
                 let more = if more > 0 { format!(" ({more} more since the last time)") } else { String::new() };
                 log::warn!("a request of {owner} for the line {name} is refused: {fault}{more}");
+                // Requests of before come with every new definition of the lines.
+                if fault != RequestFault::OtherLayout {
+                    self.voice.notice(&format!("a request of {owner} for the line {name} is refused: {fault}"));
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use multus_hardware::sim::{self, Fault, Panel};
 use multus_io::clerk::{Clerk, Names, Retained};
 use multus_io::requests::{Arrival, Pages};
 use multus_io::scan::{Parts, Scan};
+use multus_ipc::child::Heartbeat;
 use multus_ipc::io::{IMAGE_WORDS, LINES, REQUEST_WORDS, Requester, Writer, image_header, request_header};
 use multus_ipc::map::{self, Mapping};
 use multus_ipc::sync::Ordering;
@@ -95,7 +96,8 @@ fn a_scan_allocates_nothing() {
     let names = Names { lines: config.lines.iter().map(|line| line.name.clone()).collect(), owners: owners.clone() };
     let file = temp.path().join("retained.toml");
     let (_clerk, notes) =
-        Clerk::start(names, Arc::clone(&retained), file, Duration::from_secs(3600)).expect("a thread");
+        Clerk::start(names, Arc::clone(&retained), file, Duration::from_secs(3600), Heartbeat::inert().voice())
+            .expect("a thread");
     let (mut arrived, arrivals) = rtrb::RingBuffer::new(4);
     let (graveyard, mut dead) = rtrb::RingBuffer::new(4);
     let parts = Parts {

@@ -256,8 +256,8 @@ class Output(Line):
 
     def set(self, value: Union[bool, float]) -> None:
         """Asks for a value: it is at the output with the next scan, unless the output is forced, and stays until another
-        one is asked for or the process ends. Raises NotSet when this process does not own the output or the value is out
-        of range; then nothing was asked for."""
+        one is asked for or the process ends. Raises NotSet when the value is out of range, then nothing was asked for, or
+        when this process does not own the output, which multus-io refuses as well, and tells."""
         io, number = self._io, self._number()
         image, doubles, requests, wanted = io._image, io._doubles, io._requests, io._wanted
         if number is None or image is None or doubles is None:
@@ -266,8 +266,6 @@ class Output(Line):
             raise NotSet(f"output {self.name}: this process has no request page; name its child as owner in hardware.toml")
         first, layout, number_wanted = FIRST_LINE + LINE_WORDS * number, self._place[0], float(value)
         owner = bytes(image[first + OWNER : first + KIND]).rstrip(b"\0")
-        if not owner or owner != io._name[:48]:
-            raise NotSet(f"output {self.name}: the line is not owned by this child (owner in hardware.toml)")
         if image[first + KIND] == DIGITAL_OUTPUT:
             fits = number_wanted in (0.0, 1.0)
         else:
@@ -281,6 +279,8 @@ class Output(Line):
             requests[request + 3] = layout
             requests[request] = (requests[request] + 1 & WORD_MASK) or 1
             requests[CHANGES] = requests[CHANGES] + 1 & WORD_MASK
+        if not owner or owner != io._name[:48]:
+            raise NotSet(f"output {self.name}: the line is not owned by this child (owner in hardware.toml)")
 
 
 def _descriptor(variable: str) -> Optional[int]:
