@@ -174,6 +174,20 @@ impl Child {
         }
     }
 
+    /// The policy has changed, `before` it was another one: what is done to a running process from time to time goes by the new times.
+    pub(crate) fn retime(&mut self, before: &Policy, now: MonoNs) {
+        let State::Running { check_at, periodic_at, .. } = &mut self.state else { return };
+        let interval = |policy: &Policy| (policy.check.map_or(0, |check| check.interval_ns), policy.periodic_ns);
+        let (old, new) = (interval(before), interval(&self.policy));
+        for (at, old, new) in [(check_at, old.0, new.0), (periodic_at, old.1, new.1)] {
+            // One that is under way gets its next time when it ends.
+            let is_under_way = old != 0 && *at == MonoNs::NEVER;
+            if old != new && !is_under_way {
+                *at = if new == 0 { MonoNs::NEVER } else { MonoNs(now.0.saturating_add(new)) };
+            }
+        }
+    }
+
     /// What it is doing.
     pub fn state(&self) -> State {
         self.state

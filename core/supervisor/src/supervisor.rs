@@ -115,6 +115,7 @@ impl Supervisor {
             return Ok(());
         };
         let before = mem::replace(&mut child.policy, policy);
+        child.retime(&before, now);
         if before.enabled != policy.enabled {
             child.wanted = true;
             self.record(slot, switched(policy.enabled), [0; 4], world);
@@ -123,13 +124,15 @@ impl Supervisor {
             self.stop(slot, Then::Disabled, now, world);
         } else if self.kid(slot).state == State::Disabled {
             self.enter(slot, State::Blocked(Block::Turn), now, world);
-        } else if restart {
-            self.restart(slot, now, world);
         } else if let State::Stopping { phase, then: Then::Disabled } = self.kid(slot).state {
             self.enter(slot, State::Stopping { phase, then: Then::Again }, now, world);
+        } else if restart {
+            self.restart(slot, now, world);
         } else {
             self.settle(slot, now, world);
         }
+        // What it waited for may be none of its needs any more.
+        self.pump = true;
         Ok(())
     }
 
@@ -345,7 +348,8 @@ impl Supervisor {
         let overlooked = child.is_snoozed(now) && matches!(child.state, State::Running { overlooked: true, .. });
         let mut silent = false;
         let mut warned = None;
-        for lane in 0..world.lanes(slot).min(LANES) {
+        // A lane that was seen is watched until it has left: a page that tells of fewer later silences nothing.
+        for lane in 0..world.lanes(slot).min(LANES).max(child.known_lanes) {
             let (raw, seen) = world.look(slot, lane, now);
             if lane >= child.known_lanes {
                 child.lanes[lane] = Lane::joining(raw, now);
@@ -528,7 +532,11 @@ impl Supervisor {
                         if overlooked && due <= now {
                             due = MonoNs(now.0.saturating_add(deadline));
                         }
-                        let warn_at = child.lanes[lane].warn_at(&beats);
+                        let mut warn_at = child.lanes[lane].warn_at(&beats);
+                        if overlooked && warn_at <= now {
+                            // Nobody is warned of what is overlooked.
+                            warn_at = MonoNs::NEVER;
+                        }
                         at = at.min(due).min(warn_at);
                         early = early.min(warn_at);
                         // Whoever wakes in the last quarter of a deadline looks; see `deadlines`.
@@ -702,13 +710,12 @@ impl Supervisor {
         note(child, |times| times.ready = first(times.ready, at));
         let recovered = mem::take(&mut child.recovering);
         let generation = child.generation;
-        let in_ns = |ns: u64| if ns == 0 { MonoNs::NEVER } else { MonoNs(now.0.saturating_add(ns)) };
         let running = State::Running {
             check_at: policy.check.map_or(MonoNs::NEVER, |c| {
                 MonoNs(now.0.saturating_add(c.start_period_ns).saturating_add(c.interval_ns))
             }),
-            periodic_at: in_ns(policy.periodic_ns),
-            forget_at: if child.failures > 0 { in_ns(policy.forget_after_ns.max(1)) } else { MonoNs::NEVER },
+            periodic_at: in_ns(policy.periodic_ns, now),
+            forget_at: if child.failures > 0 { in_ns(policy.forget_after_ns.max(1), now) } else { MonoNs::NEVER },
             overlooked: false,
         };
         self.enter(slot, running, now, world);
@@ -904,6 +911,8 @@ impl Supervisor {
         match self.kid(slot).state {
             State::Starting { .. } | State::Running { .. } => self.begin_stop(slot, Then::Again, now, world),
             State::Stopping { then: Then::Removed | Then::Disabled, .. } => {}
+            // Whoever was told to stop stays down, whatever becomes of the configuration meanwhile.
+            State::Stopping { then: Then::Stopped, .. } if !self.kid(slot).wanted => {}
             State::Stopping { phase, .. } => {
                 self.enter(slot, State::Stopping { phase, then: Then::Again }, now, world);
             }
@@ -981,7 +990,7 @@ impl Supervisor {
             }
             (State::Running { .. }, Job::Check) => self.checked(slot, result, now, world),
             (State::Running { check_at, forget_at, overlooked, .. }, Job::Periodic) => {
-                let periodic_at = MonoNs(now.0.saturating_add(self.kid(slot).policy.periodic_ns.max(1)));
+                let periodic_at = in_ns(self.kid(slot).policy.periodic_ns, now);
                 self.kid_mut(slot).state = State::Running { check_at, periodic_at, forget_at, overlooked };
                 if !good {
                     self.record(slot, EventKind::CommandFailed, job_args(job, result), world);
@@ -1246,6 +1255,11 @@ fn note(child: &mut Child, set: impl FnOnce(&mut FaultTimes)) {
     {
         set(&mut fault.times);
     }
+}
+
+/// So many ns from now on; 0: never.
+fn in_ns(ns: u64, now: MonoNs) -> MonoNs {
+    if ns == 0 { MonoNs::NEVER } else { MonoNs(now.0.saturating_add(ns)) }
 }
 
 fn first(before: u64, now: MonoNs) -> u64 {

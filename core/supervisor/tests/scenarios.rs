@@ -466,3 +466,71 @@ fn checkpoints_are_supervised_beside_the_beats() {
     w.advance(300 * MS);
     assert_eq!(w.faults(0).len(), 2, "a machine that stood still is no fault of the child");
 }
+
+#[test]
+fn what_is_done_from_time_to_time_goes_by_the_times_of_the_new_policy() {
+    let jobs = |w: &World0, wanted: Job| w.sim.jobs.iter().filter(|(_, job)| *job == wanted).count();
+    let mut w = running(&[Policy { periodic_ns: 10 * S, ..policy() }]);
+    w.advance(25 * S);
+    assert_eq!(jobs(&w, Job::Periodic), 2);
+    w.configure(0, policy(), false);
+    w.advance(100 * S);
+    assert_eq!(jobs(&w, Job::Periodic), 2, "there is none any more");
+    let check = Check { interval_ns: 10 * S, start_period_ns: 0, failures: 1 };
+    w.configure(0, Policy { check: Some(check), periodic_ns: 50 * S, ..policy() }, false);
+    w.advance(55 * S);
+    assert_eq!((jobs(&w, Job::Check), jobs(&w, Job::Periodic)), (5, 3), "new ones begin with the process that runs");
+    w.configure(0, Policy { check: Some(Check { interval_ns: S, ..check }), ..policy() }, false);
+    w.advance(10 * S);
+    assert_eq!((jobs(&w, Job::Check), w.sim.slots[0].spawns), (14, 1));
+}
+
+#[test]
+fn a_snoozed_child_that_is_silent_in_one_lane_costs_nothing_and_delays_nobody() {
+    let mut warned = policy();
+    warned.beats = Some(multus_supervisor::Beats { deadline_ns: 50 * MS, min_interval_ns: 0, warn_ns: 50 * MS });
+    let mut w = running(&[warned, policy()]);
+    w.command(0, Command::Snooze(MonoNs(w.sim.now + 100 * S)));
+    w.sim.slots[0].hanging = true;
+    w.advance(10 * S);
+    w.sim.slots[1].hanging = true;
+    w.advance(S);
+    let fault = w.sup.child(1).and_then(|child| child.fault()).expect("it was found");
+    assert_eq!((fault.times.detected, fault.granted_ns), (fault.times.deadline, 0));
+}
+
+#[test]
+fn a_lane_that_the_page_tells_of_no_longer_is_watched_all_the_same() {
+    let mut w = running(&[policy()]);
+    let beat = multus_ipc::heartbeat::RawBeat { sequence: 1, time: MonoNs(w.sim.now) };
+    w.sim.slots[0].more = vec![beat];
+    w.sim.slots[0].told = 1;
+    w.advance(20 * MS);
+    w.sim.slots[0].told = 0;
+    w.advance(S);
+    assert_eq!(w.faults(0), [FaultKind::Hang]);
+}
+
+#[test]
+fn a_need_that_is_taken_away_holds_up_nobody() {
+    let mut w = World0::new(&[Policy { enabled: false, ..policy() }, after(0, EdgePolicy::Wait)], Settings::default());
+    w.advance(S);
+    assert_eq!(w.state(1), StateCode::Blocked);
+    w.configure(1, policy(), false);
+    w.advance(S);
+    assert_eq!(w.state(1), StateCode::Running);
+}
+
+#[test]
+fn a_reload_neither_takes_back_a_stop_nor_keeps_down_who_was_enabled_again() {
+    let mut w = running(&[policy(), policy()]);
+    for slot in [0, 1] {
+        w.sim.slots[slot].ignores_stop = true;
+    }
+    w.command(0, Command::Stop);
+    w.configure(0, policy(), true);
+    w.configure(1, Policy { enabled: false, ..policy() }, false);
+    w.configure(1, policy(), true);
+    w.advance(10 * S);
+    assert_eq!((w.state(0), w.state(1)), (StateCode::Stopped, StateCode::Running));
+}

@@ -71,6 +71,9 @@ pub struct Slot {
     pub spawns: u32,
     pub removed: bool,
     pub checkpoints: CheckpointPage,
+    /// Further lanes: each with the beats of its own, and how many of them the page tells of.
+    pub more: Vec<RawBeat>,
+    pub told: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +127,8 @@ impl World0 {
             spawns: 0,
             removed: false,
             checkpoints: CheckpointPage::new(&checkpoint::Plan::default()),
+            more: Vec::new(),
+            told: 0,
         };
         let sim = Sim {
             now: S,
@@ -183,6 +188,7 @@ impl World0 {
     /// Lets the world go on for `ns`, waking the supervisor exactly when it asked for it.
     pub fn advance(&mut self, ns: u64) {
         let end = self.sim.now + ns;
+        let mut wakes = (0, 0);
         loop {
             let supervisor = self.sup.next_deadline().0.max(self.sim.now);
             let next = self.sim.next_happening().min(supervisor).min(end);
@@ -192,6 +198,8 @@ impl World0 {
                 self.event(event);
             }
             if self.sup.next_deadline().0 <= self.sim.now {
+                wakes = if wakes.0 == self.sim.now { (wakes.0, wakes.1 + 1) } else { (self.sim.now, 0) };
+                assert!(wakes.1 < 1000, "it wakes again and again, and no time goes by");
                 self.sup.handle_timeout(MonoNs(self.sim.now), &mut self.sim);
                 self.check();
             }
@@ -285,12 +293,13 @@ impl Sim {
 }
 
 impl World for Sim {
-    fn look(&self, slot: usize, _lane: usize, now: MonoNs) -> (RawBeat, MonoNs) {
-        (self.slots[slot].raw, now)
+    fn look(&self, slot: usize, lane: usize, now: MonoNs) -> (RawBeat, MonoNs) {
+        let slot = &self.slots[slot];
+        (if lane == 0 { slot.raw } else { slot.more[lane - 1] }, now)
     }
 
-    fn lanes(&self, _slot: usize) -> usize {
-        1
+    fn lanes(&self, slot: usize) -> usize {
+        1 + self.slots[slot].told
     }
 
     fn has_left(&self, _slot: usize, _lane: usize) -> bool {
