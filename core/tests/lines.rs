@@ -13,7 +13,7 @@ use multus_contract::api::io::{IoLine, IoStatus};
 use multus_hardware::sim::{self, Fault, Panel};
 use nix::sys::signal::Signal;
 
-use world::{Spec, World, program, python, send};
+use world::{Spec, World, program, python, send, shell};
 
 const HARDWARE: &str = r#"
 board = "sim"
@@ -440,6 +440,27 @@ fn a_hardware_file_that_breaks_leaves_everything_as_it_is_and_one_that_is_mended
     assert_eq!(plant.world.ctl(&["io", "set", "DO3", "on"]).code, Some(0));
     plant.world.until("the new line", |_| plant.level(22) == Some(true));
     plant.until_working();
+}
+
+#[test]
+fn lines_that_come_later_are_there_for_whoever_is_started_then() {
+    let plant = Plant::new("");
+    let file = plant.world.dirs().config.join("hardware.toml");
+    std::fs::remove_file(&file).expect("it was written");
+    plant.world.child("reader", &shell("echo \"image: $MULTUS_IO_IMAGE_FD.\"; exec sleep 1000"));
+    plant.world.start();
+    plant.world.until_logged("reader", "image: .");
+    std::fs::write(&file, HARDWARE).expect("own file");
+    let reader = plant.world.pid_of("reader");
+    plant.world.tell(&Request::Reload);
+    plant.until_working();
+    assert_eq!(plant.world.pid_of("reader"), reader, "nothing that it has has changed");
+    plant.world.tell(&Request::Restart { name: "reader".into() });
+    plant.world.until_replaced("reader", reader);
+    plant.world.wait("the image", |world| {
+        let log = std::fs::read_to_string(world.dirs().child_log("reader")).ok()?;
+        log.lines().any(|line| line.contains("image: ") && !line.ends_with("image: .")).then_some(())
+    });
 }
 
 #[test]

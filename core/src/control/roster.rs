@@ -180,7 +180,7 @@ impl Roster {
         let kept = self.config.children.iter().filter(|c| broken.contains(&c.name)).cloned();
         new.children.extend(kept.collect::<Vec<_>>());
         let before = std::mem::replace(&mut self.config, new);
-        self.retire(report, out);
+        let gone = self.retire(report, out);
         out.ask(Ask::Settings(policy::settings(&self.config.daemon)));
         // Every instance has its slot before the first edge is drawn.
         let children = dependencies_first(&self.config.children);
@@ -204,12 +204,17 @@ impl Roster {
                 report.changed.push(child.name.clone());
             }
         }
+        // Last: whoever needed one of them knows by now what it needs instead.
+        for slot in gone {
+            out.ask(Ask::Command { slot, command: Command::Remove });
+        }
         let used: BTreeSet<u16> = self.instances.values().filter_map(Instance::port).collect();
         self.ports.retain(|port, _| used.contains(port));
     }
 
-    /// Takes out the instances that are no longer configured.
-    fn retire(&mut self, report: &mut ReloadReport, out: &mut impl Outlet) {
+    /// Takes out the instances that are no longer configured. Their slots, which are to be removed.
+    fn retire(&mut self, report: &mut ReloadReport, out: &mut impl Outlet) -> Vec<usize> {
+        let mut slots = Vec::new();
         let wanted: BTreeSet<String> = self.config.children.iter().flat_map(ChildConfig::instance_names).collect();
         let gone: Vec<String> = self.instances.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
         for name in gone {
@@ -224,10 +229,11 @@ impl Roster {
                     self.free.insert(instance.slot);
                     continue;
                 }
-                out.ask(Ask::Command { slot: instance.slot, command: Command::Remove });
+                slots.push(instance.slot);
                 self.leaving.insert(instance.slot, name);
             }
         }
+        slots
     }
 
     /// Gives an instance its slot, pipes and cgroup.
@@ -305,8 +311,9 @@ impl Roster {
             let is_same_role = instance.role == role
                 || ![instance.role, role].iter().any(|role| matches!(role, IoRole::Owns | IoRole::Scans));
             let same_parameters = instance.parameters == parameters && is_same_role;
+            let same_plan = same_parameters && instance.role == role;
             (instance.parameters, instance.role) = (parameters, role);
-            if instance.told.as_ref().is_some_and(|(p, c)| *p == policy && c == child) && same_parameters {
+            if instance.told.as_ref().is_some_and(|(p, c)| *p == policy && c == child) && same_plan {
                 continue;
             }
             let restart = instance.told.as_ref().is_some_and(|(_, old)| needs_restart(old, child)) || !same_parameters;

@@ -125,6 +125,10 @@ const WAKE: Token = Token(usize::MAX);
 const SPAWNER: Token = Token(usize::MAX - 1);
 /// A tree that is not gone yet is looked at again after this long.
 const RETRY: Duration = Duration::from_millis(1);
+/// A process is made within milliseconds; a spawner that has not answered for so long stands still.
+const SPAWNER_PATIENCE: Duration = Duration::from_secs(10);
+/// From try to try where the system makes no spawner.
+const SPAWNER_AGAIN: Duration = Duration::from_secs(1);
 /// The thread beats at least this often.
 const IDLE: Duration = Duration::from_millis(500);
 /// Outside a cgroup, members of a process group are not waited for any longer than this (they have got SIGKILL).
@@ -192,6 +196,7 @@ struct Asked {
     generation: u32,
     /// `None`: the main program; else the command, with its time limit.
     job: Option<(Option<Job>, Duration)>,
+    at: MonoNs,
     report: OwnedFd,
     request_page: Option<OwnedFd>,
 }
@@ -201,7 +206,10 @@ struct Asked {
 pub struct Launcher {
     ends: Ends,
     poll: Poll,
-    spawner: Spawner,
+    /// `None`: it is gone, and none could be started in its place yet.
+    spawner: Option<Spawner>,
+    /// When that is tried again.
+    spawner_at: MonoNs,
     slots: Vec<Slot>,
     jobs: BTreeMap<u64, Running>,
     asked: BTreeMap<u64, Asked>,
@@ -229,7 +237,8 @@ impl Launcher {
         Ok(Self {
             ends,
             poll,
-            spawner,
+            spawner: Some(spawner),
+            spawner_at: MonoNs::NEVER,
             slots,
             jobs: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -261,6 +270,7 @@ impl Launcher {
                     _ => {}
                 }
             }
+            self.look_after_spawner();
             self.take_setups();
             while let Ok(order) = self.ends.orders.pop() {
                 // What an order is about was set up before it was given, but maybe after the last look.
@@ -286,7 +296,8 @@ impl Launcher {
         let now = MonoNs::now();
         let killing = self.slots.iter().any(|s| s.process.as_ref().is_some_and(|p| p.killing.is_some()));
         let ending = self.jobs.values().any(|j| j.timed_out || j.cancelled || j.ended.is_some());
-        let soonest = self.jobs.values().map(|j| j.until.since(now)).min().unwrap_or(IDLE);
+        let soonest =
+            self.jobs.values().map(|j| j.until).min().unwrap_or(MonoNs::NEVER).min(self.spawner_at).since(now);
         let pause = if killing || ending || !self.backlog.is_empty() || self.ends.lines.lags() {
             RETRY
         } else {
@@ -409,7 +420,8 @@ impl Launcher {
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
         };
         self.next_tag += 1;
-        self.spawner.ask(self.next_tag, &setup.plan.program, &fds)?;
+        let spawner = self.spawner.as_ref().ok_or(io::Error::from_raw_os_error(libc::EPIPE))?;
+        spawner.ask(self.next_tag, &setup.plan.program, &fds)?;
         if their_socket.is_some() {
             // Also of those that are being made: they may read their page before this process is there.
             let pages = self.slots.iter().enumerate().filter_map(|(slot, place)| {
@@ -420,31 +432,44 @@ impl Launcher {
                 pages.map(|(slot, name, generation, page)| lines::introduction(slot, name, generation, page)).collect();
             self.ends.lines.introduce(pages);
         }
-        self.asked.insert(self.next_tag, Asked { slot, generation, job: None, report, request_page });
+        let at = MonoNs::now();
+        self.asked.insert(self.next_tag, Asked { slot, generation, job: None, at, report, request_page });
         Ok(())
     }
 
     fn hear_spawner(&mut self) {
-        loop {
-            match self.spawner.answer() {
+        while let Some(spawner) = &self.spawner {
+            match spawner.answer() {
                 Ok(None) => return,
                 Ok(Some((tag, result))) => self.made(tag, result),
-                Err(_) => {
-                    self.replace_spawner();
-                    return;
-                }
+                Err(_) => return self.replace_spawner("ended"),
             }
+        }
+    }
+
+    /// One that stands still makes nothing, and nobody else would notice; one that could not be started is tried again.
+    fn look_after_spawner(&mut self) {
+        let now = MonoNs::now();
+        if self.asked.values().any(|asked| now.since(asked.at) >= SPAWNER_PATIENCE) {
+            self.replace_spawner("does not answer");
+        } else if now >= self.spawner_at {
+            self.start_spawner();
         }
     }
 
     fn made(&mut self, tag: u64, result: Result<i32, i32>) {
         let Some(asked) = self.asked.remove(&tag) else { return };
-        let Asked { slot, generation, job, report, request_page } = asked;
+        let Asked { slot, generation, job, report, request_page, .. } = asked;
         // Nobody but this thread reaps children, so the number still is this process.
         let opened = result.and_then(|pid| {
-            let errno = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);
-            let pidfd = sys::pidfd_open(pid).map_err(errno)?;
-            Ok((pid, pidfd.try_clone().map_err(errno)?, pidfd))
+            let opened = sys::pidfd_open(pid).and_then(|pidfd| Ok((pid, pidfd.try_clone()?, pidfd)));
+            opened.map_err(|error| {
+                // Without a descriptor it cannot be watched, so it must not run. It is reaped as orphans are.
+                for target in [pid, -pid] {
+                    let _ = kill(Pid::from_raw(target), Signal::SIGKILL);
+                }
+                error.raw_os_error().unwrap_or(libc::EIO)
+            })
         });
         match (opened, job) {
             (Ok((pid, pidfd, for_watch)), None) => {
@@ -500,33 +525,41 @@ impl Launcher {
         }
     }
 
-    fn replace_spawner(&mut self) {
-        let _ = self.poll.registry().deregister(&mut SourceFd(&self.spawner.socket().as_raw_fd()));
-        if let Ok(pidfd) = sys::pidfd_open(self.spawner.pid()) {
+    fn replace_spawner(&mut self, why: &str) {
+        let Some(spawner) = self.spawner.take() else { return };
+        let _ = self.poll.registry().deregister(&mut SourceFd(&spawner.socket().as_raw_fd()));
+        if let Ok(pidfd) = sys::pidfd_open(spawner.pid()) {
             let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = sys::reap(pidfd.as_fd());
         }
-        log::error!("the spawner process ended; a new one is started");
-        for (_, asked) in std::mem::take(&mut self.asked) {
-            match asked.job {
-                None => self.answer(Answer::SpawnFailed {
-                    slot: asked.slot,
-                    generation: asked.generation,
-                    errno: libc::EPIPE,
-                }),
-                Some((job, _)) => {
-                    self.job_ended(asked.slot, asked.generation, job, JobResult::NotStarted(libc::EPIPE));
+        log::error!("the spawner process {why}; a new one is started");
+        for (_, Asked { slot, generation, job, .. }) in std::mem::take(&mut self.asked) {
+            match job {
+                None => {
+                    // It may have been made, and nobody knows its number.
+                    if let Some(setup) = &self.slots[slot].setup {
+                        setup.groups.0.renew(true);
+                    }
+                    self.answer(Answer::SpawnFailed { slot, generation, errno: libc::EPIPE });
                 }
+                Some((job, _)) => self.job_ended(slot, generation, job, JobResult::NotStarted(libc::EPIPE)),
             }
         }
+        self.start_spawner();
+    }
+
+    fn start_spawner(&mut self) {
+        self.spawner_at = MonoNs::NEVER;
         match Spawner::start(&self.ends.program, self.ends.priority) {
             Ok(spawner) => {
                 let fd = spawner.socket().as_raw_fd();
                 let _ = self.poll.registry().register(&mut SourceFd(&fd), SPAWNER, Interest::READABLE);
-                self.spawner = spawner;
+                self.spawner = Some(spawner);
             }
-            // The old socket stays; the next request fails, is reported, and comes back here.
-            Err(error) => log::error!("the spawner process cannot be started: {error}"),
+            Err(error) => {
+                log::error!("the spawner process cannot be started: {error}; tried again");
+                self.spawner_at = MonoNs::now().after(SPAWNER_AGAIN);
+            }
         }
     }
 
@@ -626,7 +659,7 @@ impl Launcher {
     /// Processes of ours that are no orphans.
     fn jobs_and_children(&self) -> Vec<i32> {
         let children = self.slots.iter().filter_map(|s| s.process.as_ref()).map(|p| p.pid);
-        children.chain(self.jobs.values().map(|j| j.pid)).chain([self.spawner.pid()]).collect()
+        children.chain(self.jobs.values().map(|j| j.pid)).chain(self.spawner.as_ref().map(Spawner::pid)).collect()
     }
 
     // ---- commands of children -------------------------------------------------------------------------------------
@@ -671,10 +704,11 @@ impl Launcher {
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
         };
         self.next_tag += 1;
-        self.spawner.ask(self.next_tag, &plan.program, &fds)?;
+        let spawner = self.spawner.as_ref().ok_or(io::Error::from_raw_os_error(libc::EPIPE))?;
+        spawner.ask(self.next_tag, &plan.program, &fds)?;
         self.asked.insert(
             self.next_tag,
-            Asked { slot, generation, job: Some((job, plan.timeout)), report, request_page: None },
+            Asked { slot, generation, job: Some((job, plan.timeout)), at: MonoNs::now(), report, request_page: None },
         );
         Ok(())
     }
@@ -692,12 +726,15 @@ impl Launcher {
         for tag in tags {
             let alone = self.is_alone(tag);
             let Some(running) = self.jobs.get_mut(&tag) else { continue };
-            if now >= running.until && !running.timed_out && running.ended.is_none() {
-                running.timed_out = true;
-                end_job(running);
-            }
             if running.ended.is_none() {
-                let Ok(Some(status)) = sys::exit_status(running.pidfd.as_fd()) else { continue };
+                let Ok(Some(status)) = sys::exit_status(running.pidfd.as_fd()) else {
+                    // Only who has not ended is late: this thread may be, too.
+                    if now >= running.until && !running.timed_out {
+                        running.timed_out = true;
+                        end_job(running);
+                    }
+                    continue;
+                };
                 running.ended = Some(status);
                 // Nothing that a command started outlives it.
                 let _ = kill(Pid::from_raw(-running.pid), Signal::SIGKILL);

@@ -48,6 +48,21 @@ fn nobody_starts_before_what_it_needs_is_ready_whatever_their_names_and_whenever
 }
 
 #[test]
+fn a_need_that_is_replaced_by_another_one_is_waited_for() {
+    let world = World::new();
+    let beats = || program("beat").deadline("20s");
+    world.child("old", &beats().key("enabled = false"));
+    world.child("needy", &beats().key("after = [\"old\"]"));
+    world.start();
+    world.until_state("needy", "blocked");
+    std::fs::remove_file(world.dirs().config.join("children/old.toml")).expect("it was written");
+    world.child("young", &beats());
+    world.child("needy", &beats().key("after = [\"young\"]"));
+    world.tell(&Request::Reload);
+    assert!(world.event("needy", "spawned").seq > world.event("young", "ready").seq);
+}
+
+#[test]
 fn a_dependant_is_restarted_or_not_as_its_edge_says() {
     let world = family();
     let mut before = pids(&world.status());

@@ -163,6 +163,17 @@ fn children_come_back_when_the_process_that_makes_them_is_killed() {
     }
 }
 
+#[test]
+fn a_spawner_that_stands_still_is_replaced() {
+    let world = World::with(&[("idle", shell("exec sleep 1000"))]);
+    let pid = world.until_state("idle", "running").pid.expect("it runs").cast_signed();
+    let spawner = spawner_of(world.pid());
+    send(spawner, Signal::SIGSTOP);
+    world.tell(&Request::Restart { name: "idle".into() });
+    world.until_replaced("idle", pid);
+    assert!(spawner_of(world.pid()) != spawner);
+}
+
 fn spawners_of(daemon: i32) -> Vec<i32> {
     let read = |pid: &str, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let mut found = Vec::new();
