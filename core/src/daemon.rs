@@ -8,13 +8,11 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use flexi_logger::writers::LogWriter;
-use flexi_logger::{DeferredNow, ErrorChannel, Logger, LoggerHandle, Record};
-use multus_contract::api::time::format_rfc3339;
+use flexi_logger::{ErrorChannel, Logger, LoggerHandle};
 use multus_contract::config::hardware::{self, HARDWARE_FILE};
 use multus_contract::config::{self, Config, LogConfig, Severity};
 use multus_contract::dirs::Dirs;
@@ -25,7 +23,8 @@ use multus_ipc::time::unix_ns;
 use multus_ipc::{MonoNs, event_ring, force, heartbeat, status};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::capture::{Now, RotatingFile};
+use crate::capture::RotatingFile;
+use crate::diary::{self, Diary};
 use crate::flight::Traces;
 use crate::launcher::{self, Hierarchy, Launcher};
 use crate::realtime::{self, Granted};
@@ -420,6 +419,9 @@ fn join(thread: JoinHandle<()>) {
 fn start(helper: Helper, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<JoinHandle<()>, String> {
     let name = format!("multus-{}", helper.as_str());
     let body = move || {
+        if matches!(helper, Helper::Guard | Helper::Adapters) {
+            diary::leave_lines();
+        }
         if let Err(error) = work() {
             // Its lane falls silent, and the watch thread decides what that means.
             log::error!("the {} thread ended: {error}", helper.as_str());
@@ -544,33 +546,11 @@ fn start_logger(dirs: &Dirs, config: &LogConfig, verbose: bool) -> Result<Logger
     let level = if verbose { flexi_logger::Duplicate::All } else { flexi_logger::Duplicate::None };
     Logger::try_with_str(config.level.as_str())
         .map_err(|error| error.to_string())?
-        .log_to_writer(Box::new(DaemonLog(Mutex::new(file))))
-        .format(line)
+        .log_to_writer(Box::new(Diary::new(file)))
+        .format(diary::line)
         .duplicate_to_stderr(level)
         // A full disk must not flood the terminal; lost lines are counted in the file itself.
         .error_channel(ErrorChannel::DevNull)
         .start()
         .map_err(|error| format!("{}: the log cannot be written: {error}", dirs.logs.display()))
-}
-
-/// The daemon's own log: the same kind of file as the children's, written at once.
-struct DaemonLog(Mutex<RotatingFile>);
-
-impl LogWriter for DaemonLog {
-    fn write(&self, now: &mut DeferredNow, record: &Record<'_>) -> io::Result<()> {
-        let mut text = Vec::with_capacity(160);
-        line(&mut text, now, record)?;
-        text.push(b'\n');
-        let now = Now { mono_ns: MonoNs::now().0, unix_ns: unix_ns() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(&text, now);
-        Ok(())
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn line(out: &mut dyn io::Write, _: &mut DeferredNow, record: &Record<'_>) -> io::Result<()> {
-    write!(out, "{} {:5} {}", format_rfc3339(unix_ns()), record.level(), record.args())
 }

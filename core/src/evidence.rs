@@ -466,14 +466,26 @@ fn keep(dir: &Path, case: &Case, report: &Report) -> io::Result<Open> {
         log: None,
     };
     open.head = open.head_of(None, None);
-    fs::write(&open.path, format!("{}{BODY}{}{}", open.head, report.body, report.files))?;
-    let mut kept: Vec<PathBuf> = fs::read_dir(&dir)?.flatten().map(|e| e.path()).collect();
-    kept.sort();
-    let surplus = kept.len().saturating_sub(KEPT_REPORTS);
-    for old in &kept[..surplus] {
-        let _ = fs::remove_file(old);
+    // First, for the disk may be full.
+    make_room(&dir, unix / 1000)?;
+    if let Err(error) = fs::write(&open.path, format!("{}{BODY}{}{}", open.head, report.body, report.files)) {
+        let _ = fs::remove_file(&open.path);
+        return Err(error);
     }
     Ok(open)
+}
+
+/// Removes the oldest reports, so that one more may come at `now`, microseconds since 1970, which their names tell. Those of a
+/// later time are older still: the clock was wrong.
+fn make_room(dir: &Path, now: u64) -> io::Result<()> {
+    let time = |path: &Path| path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok()).unwrap_or(0);
+    let mut kept: Vec<PathBuf> = fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect();
+    kept.sort_by_key(|path| (time(path) <= now, time(path)));
+    let surplus = (kept.len() + 1).saturating_sub(KEPT_REPORTS);
+    for old in &kept[..surplus.min(kept.len())] {
+        let _ = fs::remove_file(old);
+    }
+    Ok(())
 }
 
 impl Open {
@@ -578,6 +590,32 @@ mod tests {
 
     fn thread(state: char, ran_ns: u64, waited_ns: u64) -> Thread {
         Thread { tid: 1, name: "main".into(), state, wchan: "x".into(), ran_ns, waited_ns }
+    }
+
+    #[test]
+    fn the_oldest_reports_make_room_and_those_of_a_wrong_clock_go_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |time: u64| fs::write(dir.path().join(format!("{time}.txt")), "x").unwrap();
+        let left = || {
+            let mut names: Vec<u64> = fs::read_dir(dir.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().parse().unwrap())
+                .collect();
+            names.sort_unstable();
+            names
+        };
+        // One of 1970, which has fewer digits, and one of a far future.
+        for time in [9_000, 9_999_999_999_999_999] {
+            write(time);
+        }
+        for n in 0..KEPT_REPORTS as u64 {
+            let now = 1_700_000_000_000_000 + n;
+            make_room(dir.path(), now).unwrap();
+            write(now);
+        }
+        let kept = left();
+        assert_eq!(kept.len(), KEPT_REPORTS);
+        assert_eq!((kept[0], kept[KEPT_REPORTS - 1]), (1_700_000_000_000_000, 1_700_000_000_000_000 + 19));
     }
 
     #[test]

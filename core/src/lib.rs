@@ -22,6 +22,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod describe;
+pub mod diary;
 pub mod evidence;
 pub mod flight;
 pub mod guard;

@@ -146,6 +146,8 @@ pub fn run(shared: &Shared, number: u64, lane: Lane) -> io::Result<()> {
         lane.beat();
         let ending = shared.end.load(Ordering::Relaxed);
         let more = room.turn();
+        // What threads that must not wait have left.
+        log::logger().flush();
         if room.is_replaced() {
             return Ok(());
         }
