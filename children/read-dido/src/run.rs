@@ -52,10 +52,10 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
     let valid = config.valid()?;
     let mut layout = lines::layout(io);
     check_lines(io, context, config)?;
-    begin(io, context, config, before);
     let watch = Watch::start(io, &config.sender.lines)?;
     let ways = sender::ways(&config.sender, context)?;
     let receiver = Receiver::new(&config.receiver.senders, &valid, io, context, watch.changes.clone())?;
+    begin(io, context, config, &receiver, before);
     let senders = receiver.senders.iter().map(|sender| &sender.peer);
     let peers: Arc<Vec<Peer>> = Arc::new(ways.iter().map(|way| &way.peer).chain(senders).cloned().collect());
     let (mut tasks, mut turns) = (JoinSet::new(), vec![(Arc::clone(&watch.turns), 0)]);
@@ -174,14 +174,14 @@ fn check_lines(io: &Io, context: &Context, config: &Config) -> Result<(), Error>
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
-/// Before the outputs are released: what they begin with.
-fn begin(io: &Io, context: &Context, config: &Config, before: &mut Vec<String>) {
+/// Before the outputs are released: what they begin with. The receiver repeats it when lines are defined anew, or only later.
+fn begin(io: &Io, context: &Context, config: &Config, receiver: &Receiver, before: &mut Vec<String>) {
     let now: Vec<&String> = config.receiver.senders.iter().flat_map(|sender| &sender.outputs).collect();
-    let dropped = before.iter().filter(|name| !now.contains(name));
     // A child that reads its configuration anew goes on with what its outputs have.
-    let is_start = before.is_empty();
-    let fresh = now.iter().filter(|_| is_start && !config.receiver.restore).copied();
-    for name in dropped.chain(fresh) {
+    if before.is_empty() && !config.receiver.restore {
+        receiver.begin_safe();
+    }
+    for name in before.iter().filter(|name| !now.contains(name)) {
         if let Err(error) = Point::new(io, name).ask_safe() {
             log::debug!("{}: the safe value cannot be asked for: {error}", context.name());
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use multus_child::lines::Point;
+use multus_child::lines::{self, Point};
 use multus_child::network::Network;
 use multus_child::{Context, Error, Interval};
 use multus_ipc::io_child::{Asked, Io, NotSet};
@@ -62,10 +62,13 @@ struct State {
 /// An output of a sender.
 #[derive(Debug)]
 struct Output {
+    io: Io,
     point: Point,
     /// What was asked for last: `None` is the safe value.
     wanted: Option<bool>,
     asked: Option<Result<Asked, NotSet>>,
+    /// The definitions of lines that this was asked under: under later ones it is nothing any more.
+    layout: Option<u64>,
 }
 
 /// Where a connection comes from.
@@ -91,8 +94,7 @@ impl Receiver {
         let mut senders = Vec::new();
         for (index, (known, networks)) in known.iter().zip(&valid.addresses).enumerate() {
             let token = Token::load(&format!("receiver.senders[{index}].token"), &known.token, context)?;
-            let outputs =
-                known.outputs.iter().map(|name| Output { point: Point::new(io, name), wanted: None, asked: None });
+            let outputs = known.outputs.iter().map(|name| Output::new(io, name));
             let state = State {
                 link: Link::new(known.silence(), Duration::ZERO),
                 outputs: outputs.collect(),
@@ -113,7 +115,13 @@ impl Receiver {
         Ok(Self { senders: Arc::new(senders), changes, started: Instant::now(), strangers: Arc::default() })
     }
 
-    /// Makes outputs safe whose sender is silent. `turns` rises as long as this goes on.
+    /// Asks for the safe values of all outputs, as what they begin with.
+    pub(crate) fn begin_safe(&self) {
+        self.senders.iter().for_each(|sender| sender.state().outputs.iter_mut().for_each(Output::ask_safe));
+    }
+
+    /// Makes outputs safe whose sender is silent, and asks for all values again when lines were defined anew. `turns` rises as
+    /// long as this goes on.
     pub(crate) async fn guard(self, turns: Arc<AtomicU64>) {
         loop {
             turns.fetch_add(1, Ordering::Relaxed);
@@ -121,6 +129,7 @@ impl Receiver {
             let mut next = now + TURN;
             for sender in self.senders.iter() {
                 let mut state = sender.state();
+                state.outputs.iter_mut().for_each(Output::renew);
                 if state.link.turn(now) {
                     let detail = format!(
                         "not heard for {}; its outputs are set to their safe values",
@@ -219,9 +228,15 @@ impl State {
 }
 
 impl Output {
+    fn new(io: &Io, name: &str) -> Self {
+        Self { io: io.clone(), point: Point::new(io, name), wanted: None, asked: None, layout: None }
+    }
+
     fn ask(&mut self, on: Option<bool>) {
-        let is_asked = matches!(&self.asked, Some(Ok(_))) && self.wanted == on;
-        if is_asked {
+        // Before the request: one that is made while lines are defined anew is made again.
+        let layout = lines::layout(&self.io);
+        let is_asked = matches!(&self.asked, Some(Ok(_))) && self.layout == layout;
+        if is_asked && self.wanted == on {
             return;
         }
         let asked = match on {
@@ -233,7 +248,14 @@ impl Output {
         {
             log::error!("{error}");
         }
-        (self.wanted, self.asked) = (on, Some(asked));
+        (self.wanted, self.asked, self.layout) = (on, Some(asked), layout);
+    }
+
+    /// Asks again for what was asked for, if lines were defined anew meanwhile.
+    fn renew(&mut self) {
+        if self.asked.is_some() && self.layout != lines::layout(&self.io) {
+            self.ask(self.wanted);
+        }
     }
 
     fn ask_safe(&mut self) {
@@ -260,3 +282,61 @@ impl Output {
 const TURN: Duration = Duration::from_millis(100);
 /// How long outputs may take until a state is acknowledged all the same. Scans are at most a second apart, and usually a millisecond.
 const CONFIRM: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::sync::atomic::Ordering;
+
+    use multus_ipc::io::{self, Definition, LineKind, RequestReader, Writer};
+    use multus_ipc::map::{self, Mapping};
+    use multus_ipc::text::{Name, Text};
+
+    use super::*;
+
+    fn page(words: usize, header: [u64; 3]) -> (Mapping, Mapping) {
+        let fd = map::memfd(c"test", words).expect("memory");
+        let page = Mapping::writable(fd.as_fd()).expect("own memory");
+        for (word, value) in page.words().iter().zip(header) {
+            word.store(value, Ordering::Relaxed);
+        }
+        (page, Mapping::writable(fd.as_fd()).expect("own memory"))
+    }
+
+    fn output(name: &str) -> Definition {
+        let (name, owner) = (Text::new(name), Name::new("read-dido"));
+        let kind = LineKind::DigitalOutput;
+        Definition { name, unit: Text::EMPTY, owner, kind, safe: 0.0, lowest: 0.0, highest: 1.0 }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_asked_again_under_new_definitions_and_nothing_else() {
+        let (image, seen) = page(io::IMAGE_WORDS, io::image_header());
+        let (requests, own) = page(io::REQUEST_WORDS, io::request_header());
+        let io = Io::new(seen, Some(own), "read-dido").expect("pages");
+        let writer = Writer::new(image.words()).expect("an image");
+        let reader = RequestReader::new(requests.words()).expect("a page");
+        let request = |line| reader.look(line).map(|request| (request.layout, request.value));
+        let (mut fresh, mut live, mut silent) =
+            (Output::new(&io, "DO1"), Output::new(&io, "DO2"), Output::new(&io, "DO3"));
+        // Before any line is defined: what outputs begin with is not lost.
+        fresh.ask_safe();
+        let defined = [output("DO1"), output("DO2"), output("DO3")];
+        let layout = writer.define(&defined);
+        let mut renew = || [&mut fresh, &mut live, &mut silent].into_iter().for_each(Output::renew);
+        renew();
+        assert_eq!((request(0), request(1), request(2)), (Some((layout, 0.0)), None, None));
+        live.ask(Some(true));
+        let before = reader.look(1).map(|request| request.sequence);
+        live.ask(Some(true));
+        live.renew();
+        assert_eq!(reader.look(1).map(|request| request.sequence), before, "once");
+        let mut more = vec![output("DO0")];
+        more.extend(defined);
+        let layout = writer.define(&more);
+        fresh.renew();
+        live.ask(Some(true));
+        silent.renew();
+        assert_eq!((request(1), request(2), request(3)), (Some((layout, 0.0)), Some((layout, 1.0)), None));
+    }
+}

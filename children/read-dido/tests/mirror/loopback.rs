@@ -242,6 +242,32 @@ fn new_parameters_take_effect_and_outputs_stay_where_they_are() {
 }
 
 #[test]
+fn lines_that_are_defined_anew_have_what_is_sent_again() {
+    // Nothing is sent meanwhile: a state comes every quarter of an hour.
+    for protocol in ["multus", "legacy"] {
+        let (from, to, own, _) = pair(protocol, "addresses = [\"127.0.0.1\"]\ntimeout = \"1h\"");
+        from.pull(1, true);
+        from.pull(3, true);
+        to.until_output(1, true);
+        to.until_output(3, true);
+        to.define("DI9 = { kind = \"digital-input\", gpio = 12 }\n");
+        to.until("the outputs of the new lines", |to| {
+            [1, 3].iter().all(|line| {
+                to.line(&format!("DO{line}"))
+                    .is_some_and(|line| line.good && line.value == 1.0 && line.source == "requested")
+            })
+        });
+        from.pull(1, false);
+        to.until_output(1, false);
+        assert_eq!(to.output(3), Some(true));
+        let settled =
+            |peer: &multus_proto::v1::MirrorPeer| peer.outputs.iter().all(|output| output.outcome != "pending");
+        from.until("nothing is under way", |from| from.peers(own).first().is_some_and(settled));
+        assert_eq!(to.child("read-dido").restarts, 0);
+    }
+}
+
+#[test]
 fn two_devices_under_one_name_do_not_take_turns() {
     let (from, to, own, other) = pair("multus", "timeout = \"2s\"");
     from.pull(1, true);

@@ -135,6 +135,19 @@ impl Device {
         }
     }
 
+    /// Defines one more line, which starts multus-io anew with other definitions; waits until it scans.
+    pub(crate) fn define(&self, line: &str) {
+        let file = self.dirs.config.join("hardware.toml");
+        let text = fs::read_to_string(&file).expect("own file") + line;
+        fs::write(file, text).expect("own file");
+        let before = self.child("io").pid;
+        self.tell(&Request::Reload);
+        self.until("another multus-io", |device| {
+            let io = device.child("io");
+            io.state == "running" && io.pid != before
+        });
+    }
+
     /// Other parameters, and has them read.
     pub(crate) fn reconfigure(&self, parameters: &str) {
         fs::write(self.dirs.parameter_file(MIRROR), parameters).expect("own file");
