@@ -114,7 +114,7 @@ impl Station {
         }
         out.push(address);
         if let Handled::Asked(asked) = self.unit.handle(pdu, self.started.elapsed(), out) {
-            let is_done = done(&asked).await;
+            let is_done = done(&self.unit, &asked).await;
             self.unit.finish(pdu, is_done, out);
         }
         if address == BROADCAST {

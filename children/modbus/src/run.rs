@@ -180,20 +180,19 @@ fn begin(io: &Io, context: &Context, config: &Config, map: &Map, before: &mut Ve
     *before = now.iter().map(|line| line.name.clone()).collect();
 }
 
-/// Makes the outputs safe when the master is lost.
+/// Makes the outputs safe when the master is lost, and keeps them so.
 async fn guard(unit: Arc<Unit<Image>>, started: Instant, voice: Voice) {
     let mut was_lost = false;
     loop {
-        let is_new = unit.turn_watchdog(started.elapsed());
-        let is_lost = unit.is_lost() == Some(true);
-        if std::mem::replace(&mut was_lost, is_lost) && !is_lost {
-            voice.notice("the watchdog register is written again: outputs can be written");
-        }
-        if is_new {
+        if unit.turn_watchdog(started.elapsed()) {
             let text = "the watchdog register is not written any more: outputs are set to their safe values";
             log::warn!("{text}");
             voice.notice(text);
-            unit.plant.make_safe(unit.map.lines.iter().enumerate().filter(|(_, line)| line.guarded));
+            was_lost = true;
+        }
+        if was_lost && unit.is_lost() == Some(false) {
+            voice.notice("the watchdog register is written again: outputs can be written");
+            was_lost = false;
         }
         let due = unit.watchdog_due().map(|due| due.saturating_sub(started.elapsed()));
         sleep(due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK)).await;

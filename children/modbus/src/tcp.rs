@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use multus_ipc::io_child::Asked;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::config::ForeignUnits;
 use crate::diagnostics::Counters;
 use crate::frame::{self, Frame, Next};
 use crate::pdu::{EXCEPTION, Exception, refuse};
-use crate::plant::Image;
-use crate::unit::{Handled, Unit};
+use crate::plant::{Asked, Image};
+use crate::unit::{Handled, Plant as _, Unit};
 use multus_child::network::Network;
 
 /// What all connections share.
@@ -50,6 +49,8 @@ pub(crate) async fn accept(listener: TcpListener, server: Arc<Server>, turns: Ar
                 None => {
                     let place = Place::take(&server.counters);
                     let server = Arc::clone(&server);
+                    // An answer is small and awaited; that it goes without delay is no question of right or wrong.
+                    let _ = stream.set_nodelay(true);
                     tokio::spawn(async move {
                         let end = server.serve(stream).await;
                         log::debug!("{peer}: {end:?}");
@@ -90,66 +91,92 @@ impl Server {
         (open >= self.max_connections).then_some("as many as tcp.max_connections are open")
     }
 
-    async fn serve(&self, mut stream: TcpStream) -> End {
-        // An answer is small and awaited; that it goes without delay is no question of right or wrong.
-        let _ = stream.set_nodelay(true);
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> End {
         let mut bytes = [0; ROOM];
         let mut filled = 0;
         let mut out = Vec::with_capacity(frame::LONGEST);
-        let mut last_request = Instant::now();
+        // The end of the answer to the last whole request.
+        let mut last = Instant::now();
         loop {
-            match timeout_at(last_request + self.idle_timeout, stream.read(&mut bytes[filled..])).await {
+            match timeout_at(last + self.idle_timeout, stream.read(&mut bytes[filled..])).await {
                 Err(_) => return End::Idle,
                 Ok(Err(_)) => return End::Broken,
                 Ok(Ok(0)) => return End::Closed,
                 Ok(Ok(count)) => filled += count,
             }
-            let mut used = 0;
-            let is_foreign = loop {
+            let (mut used, mut is_foreign) = (0, false);
+            loop {
                 match frame::next(&bytes[used..filled]) {
                     Next::Frame { frame, length } => {
-                        last_request = Instant::now();
-                        self.answer(&frame, &mut out).await;
+                        if let Err(end) = self.answer(&frame, &mut out, &mut stream).await {
+                            return end;
+                        }
                         used += length;
                     }
-                    Next::Incomplete => break false,
-                    Next::Foreign => break true,
+                    Next::Incomplete => break,
+                    Next::Foreign => {
+                        is_foreign = true;
+                        break;
+                    }
                 }
-            };
+            }
             bytes.copy_within(used..filled, 0);
             filled -= used;
-            if !out.is_empty() {
-                match timeout(self.write_timeout, stream.write_all(&out)).await {
-                    Err(_) => return End::NotRead,
-                    Ok(Err(_)) => return End::Broken,
-                    Ok(Ok(())) => out.clear(),
-                }
+            if let Err(end) = self.send(&mut out, &mut stream).await {
+                return end;
             }
             if is_foreign {
                 return End::Foreign;
             }
+            if used > 0 {
+                last = Instant::now();
+            }
         }
     }
 
-    async fn answer(&self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+    /// Puts an answer behind what `out` holds. What is in there goes out before values are waited for.
+    async fn answer(
+        &self,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+        stream: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(), End> {
         // 0 and 255 mean the server itself ("MODBUS Messaging on TCP/IP", section 4.4.2.1).
         let is_own = [self.own_id, 0, 255].contains(&frame.unit);
         if !is_own && self.foreign_units == ForeignUnits::Silence {
-            return;
+            return Ok(());
         }
-        let begin = out.len() + frame::HEADER;
+        let mut begin = out.len();
         if !is_own {
             frame::answer(frame, out, |out| refuse(frame.pdu, Exception::NoTarget, out));
         } else {
             let mut handled = Handled::Answered;
             frame::answer(frame, out, |out| handled = self.unit.handle(frame.pdu, self.started.elapsed(), out));
             if let Handled::Asked(asked) = handled {
-                out.truncate(begin - frame::HEADER);
-                let is_done = done(&asked).await;
+                out.truncate(begin);
+                self.send(out, stream).await?;
+                begin = 0;
+                let is_done = done(&self.unit, &asked).await;
                 frame::answer(frame, out, |out| self.unit.finish(frame.pdu, is_done, out));
             }
         }
-        self.counters.count(out[begin]);
+        self.counters.count(out[begin + frame::HEADER]);
+        Ok(())
+    }
+
+    /// Sends what is there, and empties it.
+    async fn send(&self, out: &mut Vec<u8>, stream: &mut (impl AsyncWrite + Unpin)) -> Result<(), End> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        match timeout(self.write_timeout, stream.write_all(out)).await {
+            Err(_) => Err(End::NotRead),
+            Ok(Err(_)) => Err(End::Broken),
+            Ok(Ok(())) => {
+                out.clear();
+                Ok(())
+            }
+        }
     }
 }
 
@@ -163,14 +190,16 @@ impl Counters {
     }
 }
 
-/// Whether all values got to their outputs, soon.
-pub(crate) async fn done(asked: &[Asked]) -> bool {
+/// Whether all values got to their outputs, soon. Otherwise they are taken back: who is told that a request failed must not
+/// see its values come later.
+pub(crate) async fn done(unit: &Unit<Image>, asked: &[Asked]) -> bool {
     let end = Instant::now() + CONFIRM;
     loop {
         if asked.iter().all(Asked::is_done) {
             return true;
         }
         if Instant::now() >= end {
+            unit.plant.withdraw(asked);
             return false;
         }
         sleep(LOOK).await;
@@ -224,3 +253,79 @@ const CONFIRM: Duration = Duration::from_millis(1500);
 const LOOK: Duration = Duration::from_millis(1);
 /// Between two lines of the log about the same.
 const QUIET: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::plant::bench::Bench;
+
+    const IDENTIFY: [u8; 4] = [43, 14, 4, 1];
+    const WRITE: [u8; 5] = [5, 0, 0, 0xff, 0];
+
+    fn frame(pdu: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0, 1, 0, 0, 0, 0, 1];
+        frame[5] = u8::try_from(pdu.len() + 1).expect("short");
+        frame.extend(pdu);
+        frame
+    }
+
+    async fn answer(master: &mut DuplexStream) -> Vec<u8> {
+        let mut header = [0; 7];
+        master.read_exact(&mut header).await.expect("an answer");
+        let mut pdu = vec![0; usize::from(header[5]) - 1];
+        master.read_exact(&mut pdu).await.expect("a whole answer");
+        pdu
+    }
+
+    /// A server whose plant moves when the test moves it, and a connection to it with room for so many bytes.
+    fn served(bench: &Bench, config: &Config, room: usize) -> (DuplexStream, tokio::task::JoinHandle<End>) {
+        let unit = Arc::new(bench.unit(config));
+        let server = Server {
+            unit,
+            own_id: 1,
+            foreign_units: ForeignUnits::Exception,
+            allow: Vec::new(),
+            max_connections: 1,
+            idle_timeout: config.tcp.idle_timeout.duration(),
+            write_timeout: config.tcp.write_timeout.duration(),
+            counters: Arc::default(),
+            started: std::time::Instant::now(),
+        };
+        let (master, stream) = duplex(room);
+        (master, tokio::spawn(async move { server.serve(stream).await }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_ready_do_not_wait_for_outputs() {
+        let bench = Bench::new();
+        let (mut master, _served) = served(&bench, &Config::default(), 4096);
+        let begun = Instant::now();
+        master.write_all(&[frame(&IDENTIFY), frame(&WRITE), frame(&IDENTIFY)].concat()).await.expect("open");
+        assert_eq!(answer(&mut master).await[0], 43);
+        assert!(begun.elapsed() < CONFIRM, "after {:?}", begun.elapsed());
+        assert_eq!(answer(&mut master).await, [0x85, 4], "the output does not move");
+        assert!(begun.elapsed() >= CONFIRM);
+        assert_eq!(answer(&mut master).await[0], 43);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_from_the_end_of_its_last_answer() {
+        let bench = Bench::new();
+        let mut config = Config::default();
+        config.tcp.idle_timeout = multus_child::Interval::from_millis(1000);
+        let (mut master, served) = served(&bench, &config, 4096);
+        let begun = Instant::now();
+        master.write_all(&frame(&WRITE)).await.expect("open");
+        assert_eq!(answer(&mut master).await, [0x85, 4]);
+        let answered = begun.elapsed();
+        assert!(answered >= CONFIRM);
+        sleep(Duration::from_millis(900)).await;
+        master.write_all(&frame(&IDENTIFY)).await.expect("open");
+        assert_eq!(answer(&mut master).await[0], 43);
+        assert!(matches!(served.await, Ok(End::Idle)));
+        assert!(begun.elapsed() >= answered + Duration::from_millis(1900));
+    }
+}

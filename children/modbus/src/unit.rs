@@ -19,6 +19,9 @@ pub(crate) trait Plant {
     /// There is no such line, or nobody knows its value.
     fn read(&self, line: usize) -> Result<Reading, Exception>;
 
+    /// What an output was asked for and does not have yet.
+    fn under_way(&self, line: usize) -> Option<f64>;
+
     /// Whether an output can have this value now.
     ///
     /// # Errors
@@ -30,6 +33,13 @@ pub(crate) trait Plant {
     /// # Errors
     /// It was not asked for.
     fn ask(&self, line: usize, value: f64) -> Result<Self::Asked, Exception>;
+
+    /// Takes values back that did not get to their outputs: asks for what these had before, unless somebody has asked for
+    /// something else since.
+    fn withdraw(&self, asked: &[Self::Asked]);
+
+    /// Asks for the safe value, unless that was asked for last.
+    fn make_safe(&self, line: usize);
 
     /// The registers about the device.
     fn diagnostics(&self, watchdog: Option<bool>) -> Vec<Result<u16, Exception>>;
@@ -108,9 +118,20 @@ impl<P: Plant> Unit<P> {
         }
     }
 
-    /// Time goes on: `true`, once, when the master is lost.
+    /// Time goes on: as long as the master is lost, its outputs are kept safe. `true`, once: it was lost.
     pub(crate) fn turn_watchdog(&self, now: Duration) -> bool {
-        self.watchdog().is_some_and(|mut watchdog| watchdog.turn(now))
+        self.keep_safe(now);
+        self.watchdog().is_some_and(|mut watchdog| watchdog.take_loss())
+    }
+
+    /// Whether the master is lost at `now`; if so, what it has lost is asked to be safe.
+    fn keep_safe(&self, now: Duration) -> bool {
+        let is_lost = self.watchdog().is_some_and(|mut watchdog| watchdog.turn(now));
+        if is_lost {
+            let guarded = self.map.lines.iter().enumerate().filter(|(_, line)| line.guarded);
+            guarded.for_each(|(line, _)| self.plant.make_safe(line));
+        }
+        is_lost
     }
 
     /// When [`Self::turn_watchdog`] is to be called next.
@@ -196,6 +217,20 @@ impl<P: Plant> Unit<P> {
         point.registers(value, changes).ok_or(Exception::DeviceFailure)
     }
 
+    /// What a holding register is going to have: of two who change bits of it one after the other, neither loses a change.
+    fn wanted_register(&self, address: u16) -> Result<u16, Exception> {
+        match self.map.words(Registers::Holding, address, 1)?.next() {
+            Some(Word::Point { point, .. }) => {
+                let point = &self.map.points[*point];
+                let Reading { value, changes } = self.plant.read(point.line)?;
+                let wanted = self.plant.under_way(point.line).unwrap_or(value);
+                point.registers(wanted, changes).map(|[register, _]| register).ok_or(Exception::DeviceFailure)
+            }
+            Some(Word::Watchdog) => Ok(self.watchdog().map_or(0, |watchdog| watchdog.value())),
+            Some(Word::Diagnostic(_)) | None => Err(Exception::IllegalAddress),
+        }
+    }
+
     fn write(&self, request: &Request<'_>, now: Duration) -> Result<Vec<P::Asked>, Exception> {
         let writes = match *request {
             Request::WriteCoil { address, on } => self.map.write_coils(address, [on].into_iter())?,
@@ -207,11 +242,9 @@ impl<P: Plant> Unit<P> {
                 self.map.write_words(address, &pdu::registers(values).collect::<Vec<_>>())?
             }
             Request::MaskRegister { address, and, or } => {
-                let mut now = Vec::new();
                 // That it can be written is looked at before its value.
                 self.map.write_words(address, &[0])?;
-                self.put_registers(0, Registers::Holding, address, 1, &mut now)?;
-                let current = u16::from_be_bytes([now[2], now[3]]);
+                let current = self.wanted_register(address)?;
                 self.map.write_words(address, &[current & and | or & !and])?
             }
             Request::ReadWriteRegisters { read, count, write, values } => {
@@ -226,6 +259,8 @@ impl<P: Plant> Unit<P> {
 
     /// All or nothing, as far as it can be known before.
     fn carry_out(&self, writes: &Writes, now: Duration) -> Result<Vec<P::Asked>, Exception> {
+        // A loss that nobody has noticed yet comes before what ends it.
+        self.keep_safe(now);
         for (line, value) in &writes.lines {
             self.plant.may_have(*line, *value)?;
         }
@@ -243,28 +278,47 @@ impl<P: Plant> Unit<P> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::config::{Block, Config, Table};
     use crate::value::Format;
 
-    /// Lines by number: value or exception, changes, whether they may be written.
-    struct Bench(RefCell<Vec<Result<f64, Exception>>>);
+    /// Lines by number: value or exception, and what they were asked for while they do not move.
+    struct Bench {
+        lines: RefCell<Vec<Result<f64, Exception>>>,
+        is_stuck: Cell<bool>,
+        under_way: RefCell<BTreeMap<usize, f64>>,
+    }
+
+    const SAFE: f64 = 7.0;
 
     impl Plant for Bench {
         type Asked = usize;
 
         fn read(&self, line: usize) -> Result<Reading, Exception> {
-            self.0.borrow()[line].map(|value| Reading { value, changes: 70_000 })
+            self.lines.borrow()[line].map(|value| Reading { value, changes: 70_000 })
+        }
+        fn under_way(&self, line: usize) -> Option<f64> {
+            self.under_way.borrow().get(&line).copied()
         }
         fn may_have(&self, line: usize, value: f64) -> Result<(), Exception> {
-            self.0.borrow()[line]?;
+            self.lines.borrow()[line]?;
             if (0.0..=10.0).contains(&value) { Ok(()) } else { Err(Exception::IllegalValue) }
         }
         fn ask(&self, line: usize, value: f64) -> Result<usize, Exception> {
-            self.0.borrow_mut()[line] = Ok(value);
+            match self.is_stuck.get() {
+                true => drop(self.under_way.borrow_mut().insert(line, value)),
+                false => self.lines.borrow_mut()[line] = Ok(value),
+            }
             Ok(line)
+        }
+        fn withdraw(&self, asked: &[usize]) {
+            self.under_way.borrow_mut().retain(|line, _| !asked.contains(line));
+        }
+        fn make_safe(&self, line: usize) {
+            self.lines.borrow_mut()[line] = Ok(SAFE);
         }
         fn diagnostics(&self, _: Option<bool>) -> Vec<Result<u16, Exception>> {
             vec![Ok(1), Err(Exception::DeviceFailure)]
@@ -273,7 +327,8 @@ mod tests {
 
     fn unit(config: &Config) -> Unit<Bench> {
         let valid = config.valid().expect("good");
-        let plant = Bench(RefCell::new(vec![Ok(0.0); valid.map.lines.len()]));
+        let lines = RefCell::new(vec![Ok(0.0); valid.map.lines.len()]);
+        let plant = Bench { lines, is_stuck: Cell::default(), under_way: RefCell::default() };
         let watchdog = config.watchdog.enabled.then(|| Watchdog::new(Duration::from_secs(5), Duration::ZERO));
         Unit::new(valid.map, plant, valid.identity, config.read_only, watchdog)
     }
@@ -291,7 +346,7 @@ mod tests {
     #[test]
     fn the_map_of_the_original_is_read_and_written_as_there() {
         let unit = unit(&Config::default());
-        let set = |line: usize, value| unit.plant.0.borrow_mut()[line] = value;
+        let set = |line: usize, value| unit.plant.lines.borrow_mut()[line] = value;
         assert_eq!(unit.map.lines[0].name, "DI1");
         set(0, Ok(1.0));
         set(2, Ok(1.0));
@@ -320,10 +375,10 @@ mod tests {
     #[test]
     fn nothing_is_written_when_one_part_cannot_be() {
         let unit = unit(&Config::default());
-        let before = unit.plant.0.borrow().clone();
-        unit.plant.0.borrow_mut()[15] = Err(Exception::Busy);
+        let before = unit.plant.lines.borrow().clone();
+        unit.plant.lines.borrow_mut()[15] = Err(Exception::Busy);
         assert_eq!(answer(&unit, &[15, 0, 0, 0, 8, 1, 0], 0), [0x8f, 6]);
-        assert_eq!(unit.plant.0.borrow()[..15], before[..15]);
+        assert_eq!(unit.plant.lines.borrow()[..15], before[..15]);
         let read_only = unit_of_read_only();
         for pdu in [&[5, 0, 0, 0xff, 0][..], &[15, 0, 0, 0, 8, 1, 0], &[6, 0, 0, 0, 0], &[22, 0, 0, 0, 0, 0, 0]] {
             assert_eq!(answer(&read_only, pdu, 0), [pdu[0] | 0x80, 1]);
@@ -379,12 +434,52 @@ mod tests {
         let watchdog = [6, 0x03, 0x84, 0, 9];
         assert_eq!(answer(&unit, &watchdog, 2), watchdog);
         assert!(!unit.turn_watchdog(second(6)) && unit.turn_watchdog(second(7)) && unit.watchdog_due().is_none());
+        assert_eq!(unit.plant.lines.borrow()[..], [Ok(SAFE), Ok(0.0)]);
+        assert!(!unit.turn_watchdog(second(8)), "told once");
         assert_eq!(answer(&unit, &[6, 0, 0, 0, 1], 8), [0x86, 6]);
         assert_eq!(answer(&unit, &[16, 0, 0, 0, 2, 4, 0, 1, 0, 1], 8), [0x90, 6]);
         assert_eq!(answer(&unit, &[6, 0, 1, 0, 1], 8), [6, 0, 1, 0, 1], "another output");
         assert_eq!(answer(&unit, &[3, 0x03, 0x84, 0, 1], 8), [3, 2, 0, 9], "what was written last");
         assert_eq!(answer(&unit, &watchdog, 9), watchdog);
         assert_eq!(answer(&unit, &[6, 0, 0, 0, 1], 9), [6, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_loss_that_is_noticed_late_is_none_the_less() {
+        let second = Duration::from_secs;
+        let exchange = [23, 0x03, 0x84, 0, 1, 0x03, 0x84, 0, 1, 2, 0, 9];
+        let watchdog = [6, 0x03, 0x84, 0, 9];
+        for feed in [&watchdog[..], &exchange] {
+            let unit = unit(&analogue());
+            assert_eq!(answer(&unit, &[6, 0, 0, 0, 100], 1), [6, 0, 0, 0, 100]);
+            // Nobody has looked at the clock meanwhile.
+            assert_eq!(answer(&unit, feed, 6)[0], feed[0]);
+            assert_eq!(unit.plant.lines.borrow()[0], Ok(SAFE), "before the register counts as written again");
+            assert_eq!(unit.is_lost(), Some(false));
+            assert!(unit.turn_watchdog(second(6)), "it is told");
+            assert_eq!(answer(&unit, &[6, 0, 0, 0, 100], 7), [6, 0, 0, 0, 100]);
+            assert!(!unit.turn_watchdog(second(8)) && unit.plant.lines.borrow()[0] == Ok(1.0), "once");
+        }
+        let unit = unit(&analogue());
+        assert_eq!(answer(&unit, &[6, 0, 0, 0, 100], 5), [0x86, 6], "too late, whoever looks first");
+    }
+
+    #[test]
+    fn two_masks_before_a_scan_are_both_carried_out() {
+        let unit = unit(&analogue());
+        assert_eq!(answer(&unit, &[6, 0, 0, 0, 0x10], 0), [6, 0, 0, 0, 0x10]);
+        unit.plant.is_stuck.set(true);
+        let mut out = Vec::new();
+        let mut mask = |set: u8| match unit.handle(&[22, 0, 0, 0xff, !set, 0, set], Duration::ZERO, &mut out) {
+            Handled::Asked(asked) => asked,
+            Handled::Answered => panic!("refused"),
+        };
+        mask(1);
+        let last = mask(2);
+        assert_eq!(unit.plant.under_way(0), Some(0.19), "10h, 1 and 2, in hundredths");
+        unit.plant.withdraw(&last);
+        mask(4);
+        assert_eq!(unit.plant.under_way(0), Some(0.2), "what was withdrawn does not count");
     }
 
     #[test]

@@ -69,7 +69,17 @@ impl Device {
     pub(crate) fn with_hardware(more: &str, tcp: &str, hardware: &str) -> Self {
         let device = Self::start(more, tcp, hardware);
         device.until("the server runs", |device| device.child("modbus").state == "running");
+        device.until_released();
         device
+    }
+
+    /// Waits until the outputs of the server can be written: multusd releases them when it is ready, multus-io with its next scan.
+    pub(crate) fn until_released(&self) {
+        self.until("its outputs are released", |device| {
+            let io: Option<IoStatus> = device.ask(&Request::Io);
+            let is_free = |line: &IoLine| line.owner != "modbus" || (line.good && line.source != "forced");
+            io.is_some_and(|io| io.lines.iter().all(is_free))
+        });
     }
 
     /// As [`Self::with_hardware`], without waiting for the server.
@@ -113,6 +123,7 @@ impl Device {
             let child = device.child("modbus");
             child.state == "running" && child.pid != before
         });
+        self.until_released();
     }
 
     /// Other parameters, and has them read.
