@@ -195,5 +195,6 @@ const TURN: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// From look to look while something is waited for.
 const LOOK: Duration = Duration::from_millis(50);
-const BLOCKING_THREADS: usize = 4;
+/// Each of 32 receivers may have its name resolved twice, one after the other.
+const BLOCKING_THREADS: usize = 64;
 const BLOCKING_STACK_BYTES: usize = 256 * 1024;

@@ -14,16 +14,16 @@ use crate::logic::backoff::Backoff;
 use crate::logic::mapping::{Levels, to_legacy};
 
 /// Sends for ever.
-pub(super) async fn run(way: Way, lines: Vec<Line>, interval: Duration, mut levels: watch::Receiver<Levels>) {
+pub(super) async fn run(mut way: Way, lines: Vec<Line>, interval: Duration, mut levels: watch::Receiver<Levels>) {
     let mut backoff = Backoff::default();
     let mut sequence = 0;
     loop {
-        let end = match way.endpoint.connect().await {
+        let end = match way.connect().await {
             Ok(channel) => {
                 let client = GRpCmultusReadDidoClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
                 mirror(&way, &lines, interval, &mut levels, client, &mut backoff, &mut sequence).await
             }
-            Err(error) => error.into(),
+            Err(end) => end,
         };
         way.pause(end, &mut backoff).await;
     }

@@ -2,16 +2,18 @@
 
 mod legacy;
 mod multus;
+mod resolve;
 
 use std::time::Duration;
 
 use multus_child::{Context, Error};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
-use tonic::transport::Endpoint;
+use tokio::time::{sleep, timeout};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use self::resolve::Name;
 use crate::config::{self, Protocol, Remote};
 use crate::logic::backoff::Backoff;
 use crate::logic::mapping::Levels;
@@ -23,6 +25,7 @@ use crate::secret::{self, Token};
 pub(crate) struct Way {
     pub(crate) peer: Peer,
     endpoint: Endpoint,
+    name: Name,
     protocol: Protocol,
     token: Option<Token>,
 }
@@ -86,7 +89,13 @@ impl Way {
         }
         let voice = context.voice();
         let peer = Peer::new(Role::Receiver, &remote.address, remote.protocol, voice);
-        Ok(Self { peer, endpoint, protocol: remote.protocol, token })
+        Ok(Self { peer, endpoint, name: Name::new(&remote.address), protocol: remote.protocol, token })
+    }
+
+    /// Resolves the name, opens the connection, and agrees on TLS.
+    async fn connect(&mut self) -> Result<Channel, End> {
+        self.name.resolve(CONNECT).await.map_err(End::lost)?;
+        connect(&self.endpoint).await
     }
 
     /// Tells why it came to an end, and waits before the next try.
@@ -94,6 +103,14 @@ impl Way {
         let state = if end.is_refused { State::Refused } else { State::Connecting };
         self.peer.disconnected(state, &end.reason);
         sleep(if end.is_refused { REFUSED } else { backoff.next() }).await;
+    }
+}
+
+/// Takes no longer than [`CONNECT`]: the time-out of the endpoint is for TCP alone, and who is behind it may say nothing.
+async fn connect(endpoint: &Endpoint) -> Result<Channel, End> {
+    match timeout(CONNECT, endpoint.connect()).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => Err(End::lost("the connection does not come about")),
     }
 }
 
@@ -148,10 +165,33 @@ fn is_own_machine(address: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// A packet that opens a connection is repeated by the kernel after one second and after three.
+/// For the name, and then for TCP and TLS. A packet that opens a connection is repeated by the kernel after one second and after three.
 const CONNECT: Duration = Duration::from_secs(4);
 /// Whoever is not wanted asks again so often: a configuration may be put right at the other end.
 const REFUSED: Duration = Duration::from_secs(1);
 const LARGEST_HEADERS: u32 = 16 * 1024;
 /// 256 outputs with their results fit.
 const LARGEST_MESSAGE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+    use tonic::transport::ClientTlsConfig;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_the_connection_and_says_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("an address");
+        let endpoint = endpoint.tls_config(ClientTlsConfig::new().domain_name("box")).expect("TLS");
+        let begun = Instant::now();
+        let connected = tokio::spawn(async move { connect(&endpoint).await.map(drop) });
+        let held = listener.accept().await.expect("a connection");
+        let end = timeout(2 * CONNECT, connected).await.expect("in time").expect("no panic").expect_err("no TLS");
+        assert!(!end.is_refused && begun.elapsed() >= CONNECT, "{end:?}");
+        drop(held);
+    }
+}

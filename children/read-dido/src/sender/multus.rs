@@ -65,8 +65,8 @@ impl Sender {
         }
     }
 
-    async fn connect(&self) -> Result<Link, End> {
-        let channel = self.way.endpoint.connect().await?;
+    async fn connect(&mut self) -> Result<Link, End> {
+        let channel = self.way.connect().await?;
         let mut client = MirrorServiceClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
         let hello = MirrorHello { name: self.name.clone(), session: self.session };
         let (out, requests) = watch::channel(MirrorRequest { content: Some(Content::Hello(hello)) });
