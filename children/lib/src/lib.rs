@@ -63,6 +63,7 @@ pub mod network;
 pub mod parameter;
 mod schedule;
 mod schema;
+pub mod shares;
 mod signals;
 
 use std::process::ExitCode;

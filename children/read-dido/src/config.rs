@@ -118,7 +118,7 @@ pub struct Receiver {
     /// its timeout is over. Otherwise all begin with their safe values.
     pub restore: bool,
     /// Certificate of this device (PEM). With it senders come over TLS; plain text is left to those that have neither token nor
-    /// certificate.
+    /// certificate, and a token that is shown in plain text is refused.
     #[schemars(extend("x-edit-level" = 10))]
     pub certificate: TextFile,
     /// Its private key (PEM).
@@ -130,6 +130,10 @@ pub struct Receiver {
     /// Connections at the same time; further ones are closed at once.
     #[schemars(range(min = 1, max = 900))]
     pub max_connections: u16,
+    /// Connections from one address at the same time; 0: half of them, so that nobody takes all, and for programs of this machine
+    /// all. Several senders behind one address, such as that of a tunnel, may need more.
+    #[schemars(range(max = 900))]
+    pub max_per_address: u16,
     /// Who may set what, up to 32.
     #[schemars(length(max = 32), extend("x-edit-level" = 10))]
     pub senders: Vec<Known>,
@@ -153,7 +157,8 @@ pub struct Known {
     pub token: TextFile,
     /// Common name of the certificate that it must show; empty: none.
     pub certificate: String,
-    /// Outputs that it sets, whose owner in hardware.toml this child is. Of one of the original: for its lines 1 to 8, in this order.
+    /// Outputs that it sets, whose owner in hardware.toml this child is. Of one of the original: for its lines 1 to 8, in this order;
+    /// "" for lines that set nothing here.
     #[schemars(length(min = 1, max = 256))]
     pub outputs: Vec<String>,
     /// After so long without a word its outputs are set to their safe values, 200ms to 24h. Default: 5s; for one of the original
@@ -193,6 +198,7 @@ impl Default for Receiver {
             key: TextFile::default(),
             client_ca: TextFile::default(),
             max_connections: 64,
+            max_per_address: 0,
             senders: Vec::new(),
         }
     }
@@ -207,6 +213,11 @@ pub(crate) struct Valid {
 }
 
 impl Known {
+    /// The outputs that it sets.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = &String> {
+        self.outputs.iter().filter(|output| !output.is_empty())
+    }
+
     pub(crate) fn silence(&self) -> Duration {
         let usual = match self.protocol {
             Protocol::Multus => Duration::from_secs(5),
@@ -309,6 +320,11 @@ impl Sender {
 }
 
 impl Receiver {
+    /// Whether the port takes TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        !self.certificate.is_none()
+    }
+
     /// The networks of each sender.
     fn check(&self, wrong: &mut Vec<String>) -> Vec<Vec<Network>> {
         if self.certificate.is_none() != self.key.is_none() {
@@ -328,10 +344,13 @@ impl Receiver {
             } else if before.iter().any(|other| other.name == sender.name) {
                 wrong.push(format!("{key}.name: {} is there already", sender.name));
             }
-            if sender.outputs.is_empty() {
+            if sender.outputs().next().is_none() {
                 wrong.push(format!("{key}.outputs: there is none"));
             }
             for (place, output) in sender.outputs.iter().enumerate() {
+                if output.is_empty() && sender.protocol == Protocol::Legacy {
+                    continue;
+                }
                 if output.is_empty() {
                     wrong.push(format!("{key}.outputs[{place}]: the name of an output is missing"));
                 } else if sender.outputs[..place].contains(output) {

@@ -58,8 +58,8 @@ pub(crate) struct Shown {
     state: State,
     since: Duration,
     detail: String,
-    /// The reason that was told last, so that it is not told again and again.
-    told: String,
+    /// The reasons that were told since it was connected, so that none is told again and again.
+    told: Vec<String>,
     pub(crate) address: String,
     last_state: Option<Duration>,
     last_acknowledged: Option<Duration>,
@@ -80,7 +80,7 @@ impl Peer {
             state: State::Connecting,
             since: now(),
             detail: String::new(),
-            told: String::new(),
+            told: Vec::new(),
             address: String::new(),
             last_state: None,
             last_acknowledged: None,
@@ -106,12 +106,12 @@ impl Peer {
         }
     }
 
-    /// The connection is gone, or does not come about. The same reason is told once.
+    /// The connection is gone, or does not come about. Each reason is told once, up to [`MOST_TOLD`] of them.
     pub(crate) fn disconnected(&self, state: State, reason: &str) {
         let mut shown = self.shown();
         shown.go(state, reason);
-        if shown.told != reason {
-            shown.told = reason.to_owned();
+        if shown.told.len() < MOST_TOLD && !shown.told.iter().any(|told| told == reason) {
+            shown.told.push(reason.to_owned());
             drop(shown);
             self.tell(log::Level::Warn, if state == State::Refused { "refuses" } else { "is not connected" }, reason);
         }
@@ -209,6 +209,9 @@ impl Shown {
         is_other
     }
 }
+
+/// Reasons that are told while a peer is not connected.
+const MOST_TOLD: usize = 16;
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::config::{Config, Source, Valid};
+use crate::config::{Config, Known, Source, Valid};
 use crate::lines::Watch;
 use crate::peers::Peer;
 use crate::receiver::{self, Receiver, Server};
@@ -54,7 +54,7 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
     check_lines(io, context, config)?;
     let watch = Watch::start(io, &config.sender.lines)?;
     let ways = sender::ways(&config.sender, context)?;
-    let receiver = Receiver::new(&config.receiver.senders, &valid, io, context, watch.changes.clone())?;
+    let receiver = Receiver::new(&config.receiver, &valid, io, context, watch.changes.clone())?;
     begin(io, context, config, &receiver, before);
     let senders = receiver.senders.iter().map(|sender| &sender.peer);
     let peers: Arc<Vec<Peer>> = Arc::new(ways.iter().map(|way| &way.peer).chain(senders).cloned().collect());
@@ -69,7 +69,8 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
             receiver: receiver.clone(),
             peers: Arc::clone(&peers),
             tls: secret::acceptor(&config.receiver, context)?,
-            max_connections: config.receiver.max_connections.into(),
+            max_connections: config.receiver.max_connections,
+            max_per_address: config.receiver.max_per_address,
             version: config.config_version.to_string(),
         };
         tasks.spawn(receiver::accept(listener, server, turn()));
@@ -156,7 +157,7 @@ async fn listen(
 /// Lines that are not what the configuration wants are an error.
 fn check_lines(io: &Io, context: &Context, config: &Config) -> Result<(), Error> {
     let local = config.sender.lines.iter().map(|line| Wanted { name: &line.local, digital: Some(true), owned: false });
-    let outputs = config.receiver.senders.iter().flat_map(|sender| &sender.outputs);
+    let outputs = config.receiver.senders.iter().flat_map(Known::outputs);
     let outputs = outputs.map(|name| Wanted { name, digital: Some(true), owned: true });
     let Some(unfit) = lines::unfit(io, context.name(), local.chain(outputs)) else { return Ok(()) };
     let mut wrong: Vec<String> = unfit.iter().map(ToString::to_string).collect();
@@ -176,7 +177,7 @@ fn check_lines(io: &Io, context: &Context, config: &Config) -> Result<(), Error>
 
 /// Before the outputs are released: what they begin with. The receiver repeats it when lines are defined anew, or only later.
 fn begin(io: &Io, context: &Context, config: &Config, receiver: &Receiver, before: &mut Vec<String>) {
-    let now: Vec<&String> = config.receiver.senders.iter().flat_map(|sender| &sender.outputs).collect();
+    let now: Vec<&String> = config.receiver.senders.iter().flat_map(Known::outputs).collect();
     // A child that reads its configuration anew goes on with what its outputs have.
     if before.is_empty() && !config.receiver.restore {
         receiver.begin_safe();

@@ -40,6 +40,11 @@ impl Token {
         Ok(Some(Self(token.to_owned())))
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Whether somebody shows it. Takes as long for any other of the same length.
     pub(crate) fn is(&self, shown: &str) -> bool {
         self.0.as_bytes().ct_eq(shown.as_bytes()).into()

@@ -99,11 +99,34 @@ fn everything_that_is_wrong_is_told() {
 }
 
 #[test]
+fn a_sender_of_the_original_may_have_lines_that_set_nothing_here() {
+    let text = r#"
+        [[receiver.senders]]
+        name = "old windmill"
+        protocol = "legacy"
+        addresses = ["192.168.1.20"]
+        outputs = ["DO1", "", "DO2"]
+        [[receiver.senders]]
+        name = "old pump"
+        protocol = "legacy"
+        addresses = ["192.168.1.21"]
+        outputs = ["", "", "", "", "DO5", "DO6"]
+    "#;
+    assert_eq!(told(text), Vec::<String>::new());
+    let config: Config = toml::from_str(text).expect("of the right types");
+    assert_eq!(config.receiver.senders[1].outputs().collect::<Vec<_>>(), ["DO5", "DO6"]);
+    let none = text.replace("\"DO5\", \"DO6\"", "\"\"");
+    assert_eq!(told(&none), ["receiver.senders[1].outputs: there is none"]);
+    let new = text.replace("protocol = \"legacy\"", "");
+    assert_eq!(told(&new).len(), 5, "{:?}", told(&new));
+}
+
+#[test]
 fn the_examples_of_the_documentation_are_good() {
     let text = include_str!("../../../../docs/mirror.md");
     let blocks: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     let mirrors: Vec<&&str> = blocks.iter().filter(|block| !block.starts_with("# children/")).collect();
-    assert_eq!(mirrors.len(), 2);
+    assert_eq!(mirrors.len(), 3);
     for block in mirrors {
         assert_eq!(told(block), Vec::<String>::new(), "{block}");
     }

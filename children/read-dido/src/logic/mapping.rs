@@ -50,22 +50,15 @@ pub(crate) fn to_legacy(lines: &[Line], levels: &[Option<bool>]) -> [i32; LEGACY
     fields
 }
 
-/// What a message of the original says of its first `count` lines: on, off, or `None` for "as it is".
+/// What a message of the original says of each of its lines: on, off, or `None` for "as it is".
 ///
 /// # Errors
 /// A field is above 1: its number and what it holds.
-pub(crate) fn from_legacy(fields: [i32; LEGACY_LINES], count: usize) -> Result<Levels, (usize, i32)> {
-    let mut levels = Vec::with_capacity(count);
-    for (index, field) in fields.into_iter().enumerate() {
-        match field {
-            2.. => return Err((index + 1, field)),
-            // 0 is what a sender leaves out, too.
-            _ if index >= count => {}
-            0 | 1 => levels.push(Some(field == 1)),
-            _ => levels.push(None),
-        }
+pub(crate) fn from_legacy(fields: [i32; LEGACY_LINES]) -> Result<[Option<bool>; LEGACY_LINES], (usize, i32)> {
+    if let Some(index) = fields.iter().position(|field| *field > 1) {
+        return Err((index + 1, fields[index]));
     }
-    Ok(levels)
+    Ok(fields.map(|field| (field >= 0).then_some(field == 1)))
 }
 
 #[cfg(test)]
@@ -110,13 +103,10 @@ mod tests {
 
     #[test]
     fn a_message_of_the_original_sets_or_leaves() {
-        assert_eq!(from_legacy([1, 0, -1, i32::MIN, 0, 0, 0, 1], 4), Ok(vec![Some(true), Some(false), None, None]));
-        assert_eq!(from_legacy([1, 0, 2, 0, 0, 0, 0, 0], 3), Err((3, 2)));
-        assert_eq!(
-            from_legacy([0, 0, 0, 0, 0, 0, 0, i32::MAX], 3),
-            Err((8, i32::MAX)),
-            "nonsense is refused as a whole"
-        );
-        assert_eq!(from_legacy([0; 8], 0), Ok(vec![]));
+        let levels = [Some(true), Some(false), None, None, Some(false), Some(false), Some(false), Some(true)];
+        assert_eq!(from_legacy([1, 0, -1, i32::MIN, 0, 0, 0, 1]), Ok(levels));
+        assert_eq!(from_legacy([1, 0, 2, 0, 0, 0, 0, 0]), Err((3, 2)));
+        let nonsense = from_legacy([0, 0, 0, 0, 0, 0, 0, i32::MAX]);
+        assert_eq!(nonsense, Err((8, i32::MAX)), "nonsense is refused as a whole");
     }
 }

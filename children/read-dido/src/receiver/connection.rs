@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use multus_child::shares::{Share, Shares};
 use multus_net::connection::{Carrier, Connection, common_name};
 use multus_net::serve::LARGEST_MESSAGE;
 use multus_proto::legacy::g_rp_cmultus_read_dido_server::GRpCmultusReadDidoServer;
@@ -18,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::legacy::Legacy;
+use super::probation::{Accepted, Probation};
 use super::service::Mirror;
 use super::{Origin, Receiver};
 use crate::peers::Peer;
@@ -29,7 +31,9 @@ pub(crate) struct Server {
     pub(crate) receiver: Receiver,
     pub(crate) peers: Arc<Vec<Peer>>,
     pub(crate) tls: Option<TlsAcceptor>,
-    pub(crate) max_connections: usize,
+    pub(crate) max_connections: u16,
+    /// From one address; 0: half of them.
+    pub(crate) max_per_address: u16,
     /// Of the configuration.
     pub(crate) version: String,
 }
@@ -48,7 +52,11 @@ pub(crate) async fn accept(listener: TcpListener, server: Server, turns: Arc<Ato
             log::error!("connections are not served any more: {error}");
         }
     };
-    tokio::join!(served, server.take(listener, sender, turns));
+    // Without either, the other one is of no use: the child ends and begins anew.
+    tokio::select! {
+        () = served => {}
+        () = server.take(listener, sender, turns) => {}
+    }
 }
 
 impl Server {
@@ -60,7 +68,8 @@ impl Server {
     ) {
         let mut ticks = interval(TURN);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let room = Arc::new(Semaphore::new(self.max_connections));
+        let room = Arc::new(Semaphore::new(self.max_connections.into()));
+        let shares = Shares::new(self.max_connections, self.max_per_address);
         let broken = Arc::new(Told::default());
         let (refusals, failures) = (Told::default(), Told::default());
         loop {
@@ -78,7 +87,7 @@ impl Server {
                     continue;
                 }
             };
-            let permit = match self.permit(address.ip(), &room) {
+            let (permit, share) = match self.permit(address.ip(), &room, &shares) {
                 Ok(permit) => permit,
                 Err(reason) => {
                     refusals.tell(reason, |more| log::warn!("connection of {address} is refused: {reason}{more}"));
@@ -90,6 +99,7 @@ impl Server {
             tokio::spawn(async move {
                 match timeout(HANDSHAKE, begun(stream, address, tls)).await {
                     Ok(Ok((carrier, origin))) => {
+                        let carrier = Probation::new(carrier, origin.accepted.clone(), share);
                         let connection = Connection::new(carrier, origin, LONGEST_SILENCE, permit);
                         // Nobody takes it when the program ends.
                         let _ = sender.send(Ok(connection)).await;
@@ -103,11 +113,18 @@ impl Server {
         }
     }
 
-    fn permit(&self, address: IpAddr, room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, &'static str> {
+    fn permit(
+        &self,
+        address: IpAddr,
+        room: &Arc<Semaphore>,
+        shares: &Arc<Shares>,
+    ) -> Result<(OwnedSemaphorePermit, Share), &'static str> {
         if !self.receiver.expects(address) {
             return Err("no sender comes from there");
         }
-        Arc::clone(room).try_acquire_owned().map_err(|_| "as many as receiver.max_connections are open")
+        let share = shares.take(address).ok_or("its address has its share of the connections already")?;
+        let permit = Arc::clone(room).try_acquire_owned();
+        Ok((permit.map_err(|_| "as many as receiver.max_connections are open")?, share))
     }
 }
 
@@ -118,15 +135,16 @@ async fn begun(
     tls: Option<TlsAcceptor>,
 ) -> io::Result<(Box<dyn Carrier>, Origin)> {
     stream.set_nodelay(true)?;
-    let Some(tls) = tls else { return Ok((Box::new(stream), Origin { address, certificate: None })) };
+    let plain = Origin { address, is_tls: false, certificate: None, accepted: Accepted::default() };
+    let Some(tls) = tls else { return Ok((Box::new(stream), plain)) };
     let mut first = [0];
     stream.peek(&mut first).await?;
     if first[0] != TLS_HANDSHAKE {
-        return Ok((Box::new(stream), Origin { address, certificate: None }));
+        return Ok((Box::new(stream), plain));
     }
     let stream = tls.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|shown| common_name(shown.first()?));
-    Ok((Box::new(stream), Origin { address, certificate }))
+    Ok((Box::new(stream), Origin { is_tls: true, certificate, ..plain }))
 }
 
 /// The first byte of a TLS connection (RFC 8446, section 5.1); one of HTTP/2 in plain text begins with "PRI".

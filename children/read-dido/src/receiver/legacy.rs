@@ -23,7 +23,10 @@ impl Legacy {
         let address = origin.address.ip();
         let is_it = |sender: &&Sender| sender.protocol == Protocol::Legacy && sender.may_come_from(address);
         match self.mirror.receiver.senders.iter().find(is_it) {
-            Some(sender) => Ok((sender, origin)),
+            Some(sender) => {
+                origin.accepted.accept();
+                Ok((sender, origin))
+            }
             None => {
                 self.mirror.receiver.strangers.tell("legacy", |more| {
                     let from = origin.address;
@@ -37,13 +40,14 @@ impl Legacy {
     /// Applies a message. `true`: the sender had been silent, or was never heard.
     fn take(&self, sender: &Sender, fields: [i32; LEGACY_LINES]) -> Result<bool, Status> {
         let mut state = sender.state();
-        let levels = from_legacy(fields, state.outputs.len()).map_err(|(number, value)| {
+        let levels = from_legacy(fields).map_err(|(number, value)| {
             Status::invalid_argument(format!(
                 "DI{number:02} is {value}: 1 and 0 set an output, a negative number leaves it"
             ))
         })?;
         let is_back = state.link.heard_unnumbered(self.mirror.receiver.started.elapsed());
-        for (output, level) in state.outputs.iter_mut().zip(levels) {
+        for output in &mut state.outputs {
+            let level = levels.get(output.place).copied().flatten();
             if level.is_some() {
                 output.ask(level);
             }
@@ -53,8 +57,12 @@ impl Legacy {
 
     /// Programs of this machine, and devices that may set something.
     fn may_ask<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let is_own = origin(request)?.address.ip().to_canonical().is_loopback();
-        if is_own { Ok(()) } else { self.sender(request).map(drop) }
+        let origin = origin(request)?;
+        if !origin.address.ip().to_canonical().is_loopback() {
+            return self.sender(request).map(drop);
+        }
+        origin.accepted.accept();
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod connection;
 mod legacy;
+mod probation;
 mod service;
 
 use std::net::IpAddr;
@@ -17,7 +18,8 @@ use multus_proto::v1::MirrorResult;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout_at};
 
-use crate::config::{Known, Protocol, Valid};
+use self::probation::Accepted;
+use crate::config::{self, Protocol, Valid};
 use crate::logic::link::{Link, Stream};
 use crate::peers::{Peer, Role};
 use crate::secret::Token;
@@ -43,6 +45,8 @@ pub(crate) struct Sender {
     protocol: Protocol,
     networks: Vec<Network>,
     token: Option<Token>,
+    /// The port takes TLS, so a token in plain text is somebody's mistake, or a stolen one.
+    has_tls: bool,
     /// Common name of its certificate; empty: it needs none.
     certificate: String,
     timeout: Duration,
@@ -64,6 +68,8 @@ struct State {
 struct Output {
     io: Io,
     point: Point,
+    /// Among the outputs of its sender; for one of the original, that of its line.
+    place: usize,
     /// What was asked for last: `None` is the safe value.
     wanted: Option<bool>,
     asked: Option<Result<Asked, NotSet>>,
@@ -75,8 +81,11 @@ struct Output {
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) address: std::net::SocketAddr,
+    pub(crate) is_tls: bool,
     /// Common name of the certificate that it has shown.
     pub(crate) certificate: Option<String>,
+    /// Told when something of it is accepted.
+    accepted: Accepted,
 }
 
 impl Receiver {
@@ -85,16 +94,17 @@ impl Receiver {
     /// # Errors
     /// A token cannot be used.
     pub(crate) fn new(
-        known: &[Known],
+        config: &config::Receiver,
         valid: &Valid,
         io: &Io,
         context: &Context,
         changes: watch::Receiver<u64>,
     ) -> Result<Self, Error> {
         let mut senders = Vec::new();
-        for (index, (known, networks)) in known.iter().zip(&valid.addresses).enumerate() {
+        for (index, (known, networks)) in config.senders.iter().zip(&valid.addresses).enumerate() {
             let token = Token::load(&format!("receiver.senders[{index}].token"), &known.token, context)?;
-            let outputs = known.outputs.iter().map(|name| Output::new(io, name));
+            let named = known.outputs.iter().enumerate().filter(|(_, name)| !name.is_empty());
+            let outputs = named.map(|(place, name)| Output::new(io, name, place));
             let state = State {
                 link: Link::new(known.silence(), Duration::ZERO),
                 outputs: outputs.collect(),
@@ -106,6 +116,7 @@ impl Receiver {
                 protocol: known.protocol,
                 networks: networks.clone(),
                 token,
+                has_tls: config.is_tls(),
                 certificate: known.certificate.clone(),
                 timeout: known.silence(),
                 state: Mutex::new(state),
@@ -193,6 +204,9 @@ impl Sender {
             return Some("it does not show the certificate of this sender");
         }
         match (&self.token, token) {
+            (Some(_), Some(_)) if self.has_tls && !origin.is_tls => {
+                return Some("it shows its token in plain text, and this port takes TLS");
+            }
             (Some(own), Some(shown)) if !own.is(shown) => return Some("it shows a wrong token"),
             (Some(_), None) => return Some("it shows no token"),
             _ => {}
@@ -228,8 +242,8 @@ impl State {
 }
 
 impl Output {
-    fn new(io: &Io, name: &str) -> Self {
-        Self { io: io.clone(), point: Point::new(io, name), wanted: None, asked: None, layout: None }
+    fn new(io: &Io, name: &str, place: usize) -> Self {
+        Self { io: io.clone(), point: Point::new(io, name), place, wanted: None, asked: None, layout: None }
     }
 
     fn ask(&mut self, on: Option<bool>) {
@@ -288,6 +302,7 @@ mod tests {
     use std::os::fd::AsFd as _;
     use std::sync::atomic::Ordering;
 
+    use multus_ipc::child::Heartbeat;
     use multus_ipc::io::{self, Definition, LineKind, RequestReader, Writer};
     use multus_ipc::map::{self, Mapping};
     use multus_ipc::text::{Name, Text};
@@ -310,6 +325,42 @@ mod tests {
     }
 
     #[test]
+    fn a_token_in_plain_text_counts_only_where_there_is_no_tls() {
+        let stranger = |has_tls, is_tls, token| {
+            let sender = Sender {
+                peer: Peer::new(Role::Sender, "pump", Protocol::Multus, Heartbeat::inert().voice()),
+                name: "pump".into(),
+                protocol: Protocol::Multus,
+                networks: Vec::new(),
+                token: Some(Token::of("0123456789abcdef")),
+                has_tls,
+                certificate: String::new(),
+                timeout: Duration::from_secs(5),
+                state: Mutex::new(State {
+                    link: Link::new(Duration::from_secs(5), Duration::ZERO),
+                    outputs: Vec::new(),
+                    refused: Vec::new(),
+                }),
+                epochs: watch::channel(0).0,
+            };
+            let origin = Origin {
+                address: ([127, 0, 0, 1], 1).into(),
+                is_tls,
+                certificate: None,
+                accepted: Accepted::default(),
+            };
+            sender.stranger(&origin, token)
+        };
+        let (good, wrong) = (Some("0123456789abcdef"), Some("0123456789abcdeg"));
+        assert_eq!((stranger(false, false, good), stranger(true, true, good)), (None, None));
+        assert!(stranger(true, false, good).is_some_and(|reason| reason.contains("in plain text")));
+        let told = stranger(true, false, wrong);
+        assert_eq!(told, stranger(true, false, good), "who listens does not learn which one is right");
+        assert_eq!(stranger(true, true, wrong), Some("it shows a wrong token"));
+        assert_eq!(stranger(true, true, None), Some("it shows no token"));
+    }
+
+    #[test]
     fn what_was_asked_for_is_asked_again_under_new_definitions_and_nothing_else() {
         let (image, seen) = page(io::IMAGE_WORDS, io::image_header());
         let (requests, own) = page(io::REQUEST_WORDS, io::request_header());
@@ -318,7 +369,7 @@ mod tests {
         let reader = RequestReader::new(requests.words()).expect("a page");
         let request = |line| reader.look(line).map(|request| (request.layout, request.value));
         let (mut fresh, mut live, mut silent) =
-            (Output::new(&io, "DO1"), Output::new(&io, "DO2"), Output::new(&io, "DO3"));
+            (Output::new(&io, "DO1", 0), Output::new(&io, "DO2", 1), Output::new(&io, "DO3", 2));
         // Before any line is defined: what outputs begin with is not lost.
         fresh.ask_safe();
         let defined = [output("DO1"), output("DO2"), output("DO3")];

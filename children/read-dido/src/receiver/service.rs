@@ -50,9 +50,11 @@ impl MirrorService for Mirror {
     }
 
     async fn list_peers(&self, request: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
-        if !origin(&request)?.address.ip().to_canonical().is_loopback() {
+        let origin = origin(&request)?;
+        if !origin.address.ip().to_canonical().is_loopback() {
             return Err(Status::permission_denied("peers are told to programs of this machine only"));
         }
+        origin.accepted.accept();
         Ok(Response::new(ListPeersResponse { peers: self.peers.iter().map(Peer::message).collect() }))
     }
 }
@@ -101,6 +103,7 @@ impl Conversation {
             state.link.hello(hello.session, self.receiver.started.elapsed()).ok_or_else(|| self.busy(sender))?;
         let outputs = state.outputs.iter().map(|output| output.point.name().to_owned()).collect();
         drop(state);
+        self.origin.accepted.accept();
         let timeout_ms = u32::try_from(sender.timeout.as_millis()).unwrap_or(u32::MAX);
         self.say(Answer::Welcome(MirrorWelcome { epoch: stream.epoch, timeout_ms, outputs }));
         Ok((sender, stream))

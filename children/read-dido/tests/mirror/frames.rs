@@ -261,6 +261,62 @@ fn more_connections_than_there_may_be_are_closed_at_once() {
     is_served(&device, port);
 }
 
+/// Answers to pings, and settings, of HTTP/2: what keeps a connection alive and does nothing.
+const PONG: &[u8] = &[0, 0, 8, 6, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[test]
+fn who_only_keeps_connections_alive_loses_them_and_holds_up_nobody() {
+    let port = free_port();
+    let parameters = receiver(port, "pump", "").replace("[[receiver", "[receiver]\nmax_connections = 3\n[[receiver");
+    let device = Device::new(Plan::new(parameters));
+    let begun = Instant::now();
+    let mut idle: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            stream.write_all(PREFACE).expect("taken");
+            stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket");
+            stream
+        })
+        .collect();
+    while !idle.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "{} stay", idle.len());
+        idle.retain_mut(|stream| match stream.write_all(PONG).and_then(|()| stream.read(&mut [0; 256])) {
+            Ok(count) => count > 0,
+            Err(error) => matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+        });
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(5), "after {:?}", begun.elapsed());
+    is_served(&device, port);
+}
+
+#[test]
+fn an_address_has_its_share_of_the_connections() {
+    let port = free_port();
+    let keys = "[receiver]\nmax_connections = 3\nmax_per_address = 2\n[[receiver";
+    let parameters = receiver(port, "pump", "addresses = [\"127.0.0.0/8\"]").replace("[[receiver", keys);
+    let device = Device::new(Plan::new(parameters));
+    let mut greedy: Vec<TcpStream> =
+        (0..2).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("it listens")).collect();
+    let mut third = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    third.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    assert!(matches!(third.read(&mut [0; 64]), Ok(0) | Err(_)), "it is closed");
+    device.until_log("its address has its share of the connections already");
+    for stream in &mut greedy {
+        stream.write_all(PREFACE).expect("open");
+    }
+    // All of 127.0.0.0/8 is this machine, so another one of it can be the source.
+    block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 2], 0).into()).expect("a local address");
+        let stream = socket.connect(([127, 0, 0, 1], port).into()).await.expect("a connection");
+        let mut stream = stream.into_std().expect("a socket");
+        stream.set_nonblocking(false).expect("a socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream.write_all(PREFACE).expect("taken");
+        assert!(stream.read(&mut [0; 64]).expect("settings") > 0, "there is a place for another");
+    });
+}
+
 #[test]
 fn a_client_that_never_reads_costs_nothing() {
     let (device, port) = known("");

@@ -130,6 +130,28 @@ fn certificates_of_both_sides_are_looked_at() {
 }
 
 #[test]
+fn a_token_in_plain_text_is_refused_where_there_is_tls() {
+    let authority = Authority::new();
+    let port = free_port();
+    let (certificate, key) = authority.issue("box");
+    let parameters = receiver(port, "pump", "token = \"token\"")
+        .replace("[[receiver", "[receiver]\ncertificate = \"own.pem\"\nkey = \"own.key\"\n[[receiver");
+    let plan = Plan::new(parameters).file("own.pem", &certificate).file("own.key", &key).file("token", TOKEN);
+    let to = Device::new(plan);
+    let own = free_port();
+    let plain = Device::new(from(own, port, "token = \"token\"\n").file("token", TOKEN));
+    plain.pull(1, true);
+    plain.until_peer(own, &here(port), "refused");
+    to.until_log("it shows its token in plain text, and this port takes TLS");
+    assert_ne!(to.output(1), Some(true));
+    let own = free_port();
+    let keys = "token = \"token\"\nca = \"ca.pem\"\n";
+    let known = Device::new(from(own, port, keys).file("token", TOKEN).file("ca.pem", &authority.pem()));
+    known.pull(1, true);
+    to.until_output(1, true);
+}
+
+#[test]
 fn another_name_and_another_protocol_are_strangers() {
     let port = free_port();
     let to = Device::new(Plan::new(receiver(port, "pump", "")));
