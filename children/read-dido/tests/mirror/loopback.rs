@@ -70,7 +70,7 @@ fn lines_are_mapped_inverted_and_debounced() {
         "port = {own}\n[sender]\nname = \"pump\"\n\
          [[sender.lines]]\nlocal = \"DI1\"\nremote = \"DO3\"\n\
          [[sender.lines]]\nlocal = \"DI1\"\nremote = \"DO4\"\ninverted = true\n\
-         [[sender.lines]]\nlocal = \"DI2\"\nremote = \"DO5\"\ndebounce = \"300ms\"\n\
+         [[sender.lines]]\nlocal = \"DI2\"\nremote = \"DO5\"\ndebounce = \"5s\"\n\
          [[sender.receivers]]\naddress = \"{}\"\n",
         here(other)
     );
@@ -87,7 +87,7 @@ fn lines_are_mapped_inverted_and_debounced() {
     let pulled = Instant::now();
     from.pull(2, true);
     to.until_output(5, true);
-    assert!(pulled.elapsed() >= Duration::from_millis(295), "after {:?}", pulled.elapsed());
+    assert!(pulled.elapsed() >= Duration::from_secs(5), "after {:?}", pulled.elapsed());
     assert_eq!(to.writes(5), before + 1, "the short change did not get there");
     assert_eq!(to.output(1), Some(false), "what is not sent is safe");
 }
@@ -106,19 +106,19 @@ fn last_outputs_are_mirrored_as_inputs_are() {
     to.until_output(2, false);
 }
 
-/// The output is on while the sender is heard for more than three seconds on.
+/// The output is on while the sender is heard for more than six seconds on: longer than its timeout.
 fn stays_on(to: &Device, port: u16) {
     let heard = || to.until_peer(port, "pump", "connected").last_state.expect("it was heard").seconds;
     let first = heard();
     to.until("it is heard further on", |to| {
         assert_eq!(to.output(1), Some(true));
-        heard() > first + 3
+        heard() > first + 6
     });
 }
 
 #[test]
 fn a_silent_sender_loses_its_outputs_until_it_is_heard_again() {
-    let (from, to, own, other) = pair("multus", "timeout = \"1s\"");
+    let (from, to, own, other) = pair("multus", "timeout = \"4s\"");
     from.pull(1, true);
     to.until_output(1, true);
     // It is heard although nothing changes.
@@ -127,9 +127,10 @@ fn a_silent_sender_loses_its_outputs_until_it_is_heard_again() {
     let stopped = Instant::now();
     to.until_output(1, false);
     let took = stopped.elapsed();
-    assert!(took >= Duration::from_millis(700) && took < Duration::from_secs(5), "after {took:?}");
+    // The last state may be as old as a quarter of it.
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(15), "after {took:?}");
     assert_eq!(to.until_peer(other, "pump", "silent").silences, 1);
-    to.until_log("sender pump is silent: not heard for 1s; its outputs are set to their safe values");
+    to.until_log("sender pump is silent: not heard for 4s; its outputs are set to their safe values");
     // The deadline of the child is longer than this test stops it.
     from.signal(Signal::SIGCONT);
     to.until_output(1, true);
@@ -149,7 +150,7 @@ fn what_a_sender_does_not_know_is_safe() {
 
 #[test]
 fn either_side_may_be_killed_and_the_newest_state_is_there_again() {
-    let (from, to, own, other) = pair("multus", "timeout = \"2s\"");
+    let (from, to, own, other) = pair("multus", "timeout = \"30s\"");
     from.pull(1, true);
     from.pull(3, true);
     to.until_output(3, true);
@@ -269,7 +270,7 @@ fn lines_that_are_defined_anew_have_what_is_sent_again() {
 
 #[test]
 fn two_devices_under_one_name_do_not_take_turns() {
-    let (from, to, own, other) = pair("multus", "timeout = \"2s\"");
+    let (from, to, own, other) = pair("multus", "timeout = \"4s\"");
     from.pull(1, true);
     to.until_output(1, true);
     let second_port = free_port();

@@ -74,7 +74,7 @@ fn a_client_of_the_original_sets_outputs() {
         Err(reason) => return skip("a_client_of_the_original_sets_outputs", &reason),
     };
     let port = free_port();
-    let more = "protocol = \"legacy\"\naddresses = [\"127.0.0.1\"]\ntimeout = \"3s\"";
+    let more = "protocol = \"legacy\"\naddresses = [\"127.0.0.1\"]\ntimeout = \"10s\"";
     let device = Device::new(Plan::new(format!("config_version = \"1.0.7\"\n{}", receiver(port, "old", more))));
     let mut old = Original::start(&python, "send", port);
     assert_eq!(old.ask("status"), "True");

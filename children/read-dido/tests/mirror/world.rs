@@ -93,7 +93,7 @@ impl Device {
             let program = programs().join(program);
             assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
             let text = format!(
-                "command = [{program:?}]\n{after}[heartbeat]\ndeadline = \"5s\"\n[restart]\ndelays = [\"0s\"]\n"
+                "command = [{program:?}]\n{after}[heartbeat]\ndeadline = \"20s\"\n[restart]\ndelays = [\"0s\"]\n"
             );
             fs::write(dirs.child_file(name), text).expect("own file");
         }
