@@ -61,6 +61,7 @@ pub mod lines;
 mod logging;
 pub mod network;
 pub mod parameter;
+pub mod port;
 mod schedule;
 mod schema;
 pub mod shares;

@@ -58,6 +58,10 @@ pub struct Tcp {
     /// Connections at the same time; further ones are closed at once.
     #[schemars(range(min = 1, max = 900))]
     pub max_connections: u16,
+    /// Connections from one address at the same time; 0: half of them, so that nobody takes all, and for programs of this machine
+    /// all. Several masters behind one address, such as that of a router, may need more.
+    #[schemars(range(max = 900))]
+    pub max_per_address: u16,
     /// A connection without a request for so long is closed, 1s to 1d.
     pub idle_timeout: Interval,
     /// A master that does not take its answers for so long loses its connection, 100ms to 1min.
@@ -96,6 +100,8 @@ pub struct Rtu {
     /// Silence that ends a frame, up to 1s; 0s: that of the specification, 3.5 characters (1.75 ms above 19200 bit/s). Converters
     /// for USB hand on what they get in pieces and need more, such as 20ms.
     pub gap: Interval,
+    /// Whether the converter hands back what it sends, as some for RS-485 with two wires do: that is left out then.
+    pub echo: bool,
 }
 
 /// See [`Rtu`].
@@ -235,6 +241,7 @@ impl Default for Tcp {
             port: 5020,
             allow: Vec::new(),
             max_connections: 32,
+            max_per_address: 0,
             idle_timeout: Interval::from_millis(60_000),
             write_timeout: Interval::from_millis(5000),
             foreign_units: ForeignUnits::Exception,
@@ -252,6 +259,7 @@ impl Default for Rtu {
             parity: Parity::Even,
             stop_bits: 1,
             gap: Interval::from_millis(0),
+            echo: false,
         }
     }
 }

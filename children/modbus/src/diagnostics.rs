@@ -21,7 +21,7 @@
 //! Two registers are a number with the higher word first; counters of one begin anew after 65535. What multusd has not said
 //! for [`STALE`] is answered by exception 04.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(crate) struct Counters {
     pub(crate) answered: AtomicU64,
     pub(crate) exceptions: AtomicU64,
     pub(crate) refused: AtomicU64,
+    /// The serial line is to be served and cannot be.
+    pub(crate) is_line_gone: AtomicBool,
 }
 
 /// Connections, answers, exceptions, refused connections.

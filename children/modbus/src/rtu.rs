@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
+use multus_child::Voice;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{sleep, timeout};
 use tokio_serial::{DataBits, SerialPortBuilderExt as _, SerialStream, StopBits};
 
 use crate::config::{Parity, Rtu};
@@ -23,7 +24,7 @@ use crate::unit::{Handled, Unit};
 pub(crate) struct Station {
     pub(crate) unit: Arc<Unit<Image>>,
     pub(crate) own_id: u8,
-    pub(crate) gap: Duration,
+    pub(crate) config: Rtu,
     pub(crate) counters: Arc<Counters>,
     /// The beginning of time for the unit.
     pub(crate) started: Instant,
@@ -33,7 +34,7 @@ pub(crate) struct Station {
 ///
 /// # Errors
 /// What the system refuses, in words.
-pub(crate) fn open(config: &Rtu) -> Result<SerialStream, String> {
+fn open(config: &Rtu) -> Result<SerialStream, String> {
     let parity = match config.parity {
         Parity::Even => tokio_serial::Parity::Even,
         Parity::Odd => tokio_serial::Parity::Odd,
@@ -48,7 +49,7 @@ pub(crate) fn open(config: &Rtu) -> Result<SerialStream, String> {
 }
 
 /// The silence that ends a frame.
-pub(crate) fn gap(config: &Rtu) -> Duration {
+fn gap(config: &Rtu) -> Duration {
     let configured = config.gap.duration();
     if configured.is_zero() { silence(config.baud) } else { configured }
 }
@@ -74,34 +75,79 @@ fn check_sum(bytes: &[u8]) -> [u8; 2] {
 }
 
 impl Station {
-    /// Serves until the line fails; says why. `turns` rises as long as this goes on.
-    pub(crate) async fn serve(&self, mut line: SerialStream, turns: Arc<AtomicU64>) -> String {
-        let mut bytes = [0; LONGEST + 1];
+    /// Serves for ever: a line that is not there, or goes away as a converter that is pulled out, is opened again and again.
+    /// `turns` rises as long as this goes on.
+    pub(crate) async fn serve_for_ever(&self, voice: &Voice, turns: &AtomicU64) {
+        let device = &self.config.device;
+        let (mut pause, mut told) = (FIRST_PAUSE, None);
+        loop {
+            let begun = Instant::now();
+            let reason = match open(&self.config) {
+                Err(reason) => reason,
+                Ok(line) => {
+                    log::info!("Modbus RTU on {device}, {} bit/s, unit {}", self.config.baud, self.own_id);
+                    self.counters.is_line_gone.store(false, Ordering::Relaxed);
+                    if told.take().is_some() {
+                        voice.notice(&format!("the serial line {device} is there again"));
+                    }
+                    self.serve(line, turns).await
+                }
+            };
+            self.counters.is_line_gone.store(true, Ordering::Relaxed);
+            if told.as_ref() != Some(&reason) {
+                log::error!("{reason}; trying again");
+                voice.notice(&reason);
+                told = Some(reason);
+            }
+            if begun.elapsed() > LONGEST_PAUSE {
+                pause = FIRST_PAUSE;
+            }
+            let end = tokio::time::Instant::now() + pause;
+            while tokio::time::Instant::now() < end {
+                turns.fetch_add(1, Ordering::Relaxed);
+                sleep(TURN).await;
+            }
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Serves until the line fails; says why.
+    async fn serve(&self, mut line: impl AsyncRead + AsyncWrite + Unpin, turns: &AtomicU64) -> String {
+        let (device, gap) = (&self.config.device, gap(&self.config));
+        let mut bytes = [0; ROOM];
         let mut filled = 0;
         let mut out = Vec::with_capacity(LONGEST);
+        // What the converter is going to hand back.
+        let mut echo = Vec::new();
         loop {
             turns.fetch_add(1, Ordering::Relaxed);
-            let patience = if filled == 0 { TURN } else { self.gap };
-            // What goes beyond the longest frame goes over its last byte: it is too long then.
-            let room = &mut bytes[filled.min(LONGEST)..];
+            let patience = if filled == 0 { TURN } else { gap };
+            // What goes beyond the room goes over its last byte: it is too long then.
+            let room = &mut bytes[filled.min(ROOM - 1)..];
             match timeout(patience, line.read(room)).await {
-                Ok(Ok(0)) => return "the serial line is gone".into(),
-                Ok(Ok(count)) => filled = (filled + count).min(LONGEST + 1),
-                Ok(Err(error)) => return format!("the serial line cannot be read: {error}"),
+                Ok(Ok(0)) => return format!("the serial line {device} is gone"),
+                Ok(Ok(count)) => filled = (filled + count).min(ROOM),
+                Ok(Err(error)) => return format!("the serial line {device} cannot be read: {error}"),
+                Err(_) if filled == 0 => {}
                 Err(_) => {
-                    if let Some((address, pdu)) = parse(&bytes[..filled]) {
-                        out.clear();
-                        self.answer(address, pdu, &mut out).await;
-                        let sent = timeout(LONGEST_SENDING, line.write_all(&out)).await;
-                        match sent {
-                            Ok(Ok(())) => {}
-                            Ok(Err(error)) => return format!("the serial line cannot be written: {error}"),
-                            Err(_) => log::warn!("the serial line takes no answer"),
-                        }
-                    } else if filled > 0 {
-                        log::debug!("{filled} bytes on the serial line are no frame");
-                    }
+                    let heard = &bytes[..filled];
+                    // Only once, and only what comes first: a master that says the same later means it.
+                    let heard = heard.strip_prefix(&*std::mem::take(&mut echo)).unwrap_or(heard);
                     filled = 0;
+                    let Some((address, pdu)) = parse(heard) else {
+                        log::debug!("{} bytes on the serial line are no frame", heard.len());
+                        continue;
+                    };
+                    out.clear();
+                    self.answer(address, pdu, &mut out).await;
+                    match timeout(LONGEST_SENDING, line.write_all(&out)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => return format!("the serial line {device} cannot be written: {error}"),
+                        Err(_) => log::warn!("the serial line takes no answer"),
+                    }
+                    if self.config.echo {
+                        echo.clone_from(&out);
+                    }
                 }
             }
         }
@@ -131,14 +177,23 @@ const BROADCAST: u8 = 0;
 /// Address, function, check sum.
 const SHORTEST: usize = 4;
 const LONGEST: usize = 1 + pdu::LONGEST + 2;
+/// What was said last, handed back, and a frame behind it; and a byte more.
+const ROOM: usize = 2 * LONGEST + 1;
 /// From turn to turn while nothing comes.
 const TURN: Duration = Duration::from_millis(50);
+/// From try to try to open the line, twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The system takes a whole answer at once and sends it at the pace of the line.
 const LONGEST_SENDING: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{DuplexStream, duplex};
+
     use super::*;
+    use crate::config::Config;
+    use crate::plant::bench::Bench;
 
     #[test]
     fn frames_have_the_check_sum_of_the_guide() {
@@ -165,6 +220,69 @@ mod tests {
         assert_eq!(silence(115_200), Duration::from_micros(1750));
         let usb = Rtu { gap: multus_child::Interval::from_millis(20), ..Rtu::default() };
         assert_eq!((gap(&Rtu::default()), gap(&usb)), (silence(19_200), Duration::from_millis(20)));
+    }
+
+    /// A station on a line whose other end is returned.
+    fn station(bench: &Bench, echo: bool) -> DuplexStream {
+        let station = Station {
+            unit: Arc::new(bench.unit(&Config::default())),
+            own_id: 1,
+            config: Rtu { echo, ..Rtu::default() },
+            counters: Arc::default(),
+            started: Instant::now(),
+        };
+        let (bus, line) = duplex(4096);
+        tokio::spawn(async move { station.serve(line, &AtomicU64::new(0)).await });
+        bus
+    }
+
+    /// What is heard until nothing more comes.
+    async fn heard(bus: &mut DuplexStream) -> Vec<u8> {
+        let (mut all, mut bytes) = (Vec::new(), [0; 512]);
+        while let Ok(Ok(count)) = timeout(Duration::from_secs(5), bus.read(&mut bytes)).await {
+            all.extend(&bytes[..count]);
+        }
+        all
+    }
+
+    fn with_sum(content: &[u8]) -> Vec<u8> {
+        [content, &check_sum(content)].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_converter_hands_back_is_no_request() {
+        // The answer to this is the same, byte for byte.
+        let write = with_sum(&[1, 5, 0, 0, 0xff, 0]);
+        let question = with_sum(&[1, 43, 14, 4, 1]);
+        for echo in [true, false] {
+            let bench = Bench::new();
+            let mut bus = station(&bench, echo);
+            bus.write_all(&write).await.expect("open");
+            while bench.asked(0).is_none() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            bench.carry_out(0);
+            assert_eq!(heard(&mut bus).await, write);
+            bus.write_all(&write).await.expect("open");
+            assert_eq!(heard(&mut bus).await.is_empty(), echo, "handed back");
+            if !echo {
+                continue;
+            }
+            for _ in 0..2 {
+                bus.write_all(&question).await.expect("open");
+                let said = heard(&mut bus).await;
+                assert_eq!(said[1], 43);
+                // With the next request right behind it.
+                bus.write_all(&[&said[..], &question].concat()).await.expect("open");
+                let said = heard(&mut bus).await;
+                assert_eq!(said[1], 43);
+                // Who says something else first has nothing handed back; what is said later is meant.
+                bus.write_all(&question).await.expect("open");
+                assert_eq!(heard(&mut bus).await, said);
+                bus.write_all(&said).await.expect("open");
+                assert!(heard(&mut bus).await.is_empty());
+            }
+        }
     }
 
     proptest::proptest! {

@@ -1,14 +1,17 @@
 //! Starts what is served, and turns the loop that beats.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use multus_child::lines::{self, UnfitReason};
+use multus_child::port::Port;
+use multus_child::shares::Shares;
 use multus_child::{Context, Error, Voice, Wake};
 use multus_ipc::io_child::Io;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -20,7 +23,7 @@ use crate::tcp::{self, Server};
 use crate::unit::Unit;
 use crate::watchdog::Watchdog;
 
-pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
+pub(crate) fn run(config: Config, context: &Context) -> Result<(), Error> {
     let io = Io::from_env();
     if !io.is_there() {
         log::warn!("there is no process image: every line is answered by exception 04; run it under multusd");
@@ -28,28 +31,72 @@ pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
     if io.is_there() && !lines::wait_until_defined(&io, context) {
         log::warn!("multus-io has not defined any line yet: every line is answered by exception 04 until then");
     }
+    let mut ready = Ready::new(config, &io, context, None)?;
     // Outputs that masters could write before the configuration was read anew.
     let mut before: Vec<String> = Vec::new();
     loop {
         // One thread for everything.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let is_to_go_on = runtime.block_on(work(&config, &io, context, &mut before))?;
+        let next = runtime.block_on(work(&ready, &io, context, &mut before))?;
         // With it end all connections.
         runtime.shutdown_background();
-        if !is_to_go_on {
-            return Ok(());
-        }
-        if let Some(new) = context.reload(|new: Config| new.check().map(|()| new)) {
-            config = new;
-        }
+        let Some(next) = next else { return Ok(()) };
+        ready = ready.followed_by(next)?;
     }
 }
 
-/// Works until it is asked to end (`false`), or to read its configuration again (`true`).
-async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<String>) -> Result<bool, Error> {
-    let Valid { map, is_original, bind, allow, identity } = config.valid()?;
+/// A configuration with which the server can work, as far as that can be known before.
+#[derive(Debug)]
+struct Ready {
+    config: Config,
+    /// `None`: there is no TCP.
+    port: Option<Port>,
+}
+
+impl Ready {
+    /// # Errors
+    /// Its lines do not fit, or its port cannot be had beside that of `old`.
+    fn new(config: Config, io: &Io, context: &Context, old: Option<&Port>) -> Result<Self, Error> {
+        let Valid { map, is_original, bind, .. } = config.valid()?;
+        check_lines(io, context, &map, is_original)?;
+        let port = match config.tcp.enabled {
+            true => Some(open(SocketAddr::from((bind, context.port(config.tcp.port)?)), old)?),
+            false => None,
+        };
+        Ok(Self { config, port })
+    }
+
+    /// The next configuration, or, when its port turns out to be taken, this one.
+    fn followed_by(mut self, mut next: Self) -> Result<Self, Error> {
+        let Some(port) = next.port.as_mut().filter(|port| port.is_due()) else { return Ok(next) };
+        self.port.iter_mut().for_each(Port::close);
+        let Err(error) = port.open_now() else { return Ok(next) };
+        log::error!("cannot listen on {}: {error}; going on with the previous configuration", port.address());
+        if let Some(own) = &mut self.port {
+            own.open_now().map_err(|error| format!("cannot listen on {}: {error}", own.address()))?;
+        }
+        Ok(self)
+    }
+}
+
+fn open(address: SocketAddr, old: Option<&Port>) -> Result<Port, Error> {
+    Port::after(old, address).map_err(|error| format!("cannot listen on {address}: {error}").into())
+}
+
+/// Takes connections, of which so many may wait as the system allows: there may be a thousand at once.
+fn listen(port: &Port) -> std::io::Result<TcpListener> {
+    TcpSocket::from_std_stream(OwnedFd::from(port.listener()?).into()).listen(BACKLOG)
+}
+
+/// Works until it is asked to end (`None`), or to work with another configuration.
+async fn work(
+    Ready { config, port }: &Ready,
+    io: &Io,
+    context: &Context,
+    before: &mut Vec<String>,
+) -> Result<Option<Ready>, Error> {
+    let Valid { map, is_original, allow, identity, .. } = config.valid()?;
     let mut layout = lines::layout(io);
-    check_lines(io, context, &map, is_original)?;
     let counters = Arc::new(Counters::default());
     let news = match config.diagnostics.enabled {
         true => Some(News::follow(&config.diagnostics.children)?),
@@ -62,18 +109,16 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
     let unit = Arc::new(Unit::new(map, plant, identity, config.read_only, watchdog));
     let mut tasks: JoinSet<String> = JoinSet::new();
     let mut turns = Vec::new();
-    if config.tcp.enabled {
-        let port = context.port(config.tcp.port)?;
-        let address = SocketAddr::from((bind, port));
-        let listener =
-            TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
-        log::info!("Modbus TCP on {address}, unit {}", config.unit);
+    if let Some(port) = port {
+        let listener = listen(port)?;
+        log::info!("Modbus TCP on {}, unit {}", port.address(), config.unit);
         let server = Arc::new(Server {
             unit: Arc::clone(&unit),
             own_id: config.unit,
             foreign_units: config.tcp.foreign_units,
             allow,
             max_connections: config.tcp.max_connections.into(),
+            shares: Shares::new(config.tcp.max_connections, config.tcp.max_per_address),
             idle_timeout: config.tcp.idle_timeout.duration(),
             write_timeout: config.tcp.write_timeout.duration(),
             counters: Arc::clone(&counters),
@@ -88,18 +133,19 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
     }
     #[cfg(feature = "rtu")]
     if config.rtu.enabled {
-        let line = crate::rtu::open(&config.rtu)?;
-        log::info!("Modbus RTU on {}, {} bit/s, unit {}", config.rtu.device, config.rtu.baud, config.unit);
         let station = crate::rtu::Station {
             unit: Arc::clone(&unit),
             own_id: config.unit,
-            gap: crate::rtu::gap(&config.rtu),
+            config: config.rtu.clone(),
             counters: Arc::clone(&counters),
             started,
         };
-        let turn = Arc::new(AtomicU64::new(0));
+        let (turn, voice) = (Arc::new(AtomicU64::new(0)), context.voice());
         turns.push((Arc::clone(&turn), 0));
-        tasks.spawn(async move { station.serve(line, turn).await });
+        tasks.spawn(async move {
+            station.serve_for_ever(&voice, &turn).await;
+            "the serial line is no longer served".to_owned()
+        });
     }
     if config.watchdog.enabled {
         let unit = Arc::clone(&unit);
@@ -129,9 +175,11 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
             context.beat();
         }
         let [connections, ..] = counters.counted();
-        let state = (connections, unit.is_lost() == Some(true));
+        let state = (connections, unit.is_lost() == Some(true), counters.is_line_gone.load(Ordering::Relaxed));
         if connected.replace(state) != Some(state) {
-            voice.status(&format!("{connections} connected{}", if state.1 { ", the master is lost" } else { "" }));
+            let lost = if state.1 { ", the master is lost" } else { "" };
+            let gone = if state.2 { ", the serial line is not there" } else { "" };
+            voice.status(&format!("{connections} connected{lost}{gone}"));
         }
         let defined = lines::layout(io);
         if defined.is_some() && defined != layout {
@@ -143,8 +191,13 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
         }
         match context.wait(Duration::ZERO) {
             Wake::Elapsed => {}
-            Wake::Reload => return Ok(true),
-            Wake::Stop => return Ok(false),
+            Wake::Reload => {
+                let next = context.reload(|new| Ready::new(new, io, context, port.as_ref()));
+                if next.is_some() {
+                    return Ok(next);
+                }
+            }
+            Wake::Stop => return Ok(None),
         }
     }
 }
@@ -199,6 +252,8 @@ async fn guard(unit: Arc<Unit<Image>>, started: Instant, voice: Voice) {
     }
 }
 
+/// Connections that wait until they are taken.
+const BACKLOG: u32 = 1024;
 /// From beat to beat; longer than the turns of the parts.
 const TURN: Duration = Duration::from_millis(200);
 /// From look to look while something is waited for.

@@ -16,6 +16,7 @@ use crate::pdu::{EXCEPTION, Exception, refuse};
 use crate::plant::{Asked, Image};
 use crate::unit::{Handled, Plant as _, Unit};
 use multus_child::network::Network;
+use multus_child::shares::{Share, Shares};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Server {
     pub(crate) foreign_units: ForeignUnits,
     pub(crate) allow: Vec<Network>,
     pub(crate) max_connections: u64,
+    /// What one address may have of them.
+    pub(crate) shares: Arc<Shares>,
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) counters: Arc<Counters>,
@@ -45,9 +48,8 @@ pub(crate) async fn accept(listener: TcpListener, server: Arc<Server>, turns: Ar
             _ = ticks.tick() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => match server.refusal(peer) {
-                None => {
-                    let place = Place::take(&server.counters);
+            Ok((stream, peer)) => match server.admit(peer) {
+                Ok(place) => {
                     let server = Arc::clone(&server);
                     // An answer is small and awaited; that it goes without delay is no question of right or wrong.
                     let _ = stream.set_nodelay(true);
@@ -57,7 +59,7 @@ pub(crate) async fn accept(listener: TcpListener, server: Arc<Server>, turns: Ar
                         drop(place);
                     });
                 }
-                Some(reason) => {
+                Err(reason) => {
                     // Dropping the stream closes it.
                     server.counters.refused.fetch_add(1, Ordering::Relaxed);
                     refusals.tell(|more| log::warn!("connection of {peer} is refused: {reason}{more}"));
@@ -83,12 +85,16 @@ enum End {
 }
 
 impl Server {
-    fn refusal(&self, peer: SocketAddr) -> Option<&'static str> {
+    /// A place for a connection, or why it has none.
+    fn admit(&self, peer: SocketAddr) -> Result<Place, &'static str> {
         if !self.allow.is_empty() && !self.allow.iter().any(|network| network.contains(peer.ip())) {
-            return Some("not in tcp.allow");
+            return Err("not in tcp.allow");
         }
-        let open = self.counters.connections.load(Ordering::Relaxed);
-        (open >= self.max_connections).then_some("as many as tcp.max_connections are open")
+        if self.counters.connections.load(Ordering::Relaxed) >= self.max_connections {
+            return Err("as many as tcp.max_connections are open");
+        }
+        let share = self.shares.take(peer.ip()).ok_or("as many as tcp.max_per_address are open from its address")?;
+        Ok(Place::take(&self.counters, share))
     }
 
     async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> End {
@@ -207,18 +213,21 @@ pub(crate) async fn done(unit: &Unit<Image>, asked: &[Asked]) -> bool {
 }
 
 /// One of the connections, until it is dropped.
-struct Place(Arc<Counters>);
+struct Place {
+    counters: Arc<Counters>,
+    _share: Share,
+}
 
 impl Place {
-    fn take(counters: &Arc<Counters>) -> Self {
+    fn take(counters: &Arc<Counters>, share: Share) -> Self {
         counters.connections.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(counters))
+        Self { counters: Arc::clone(counters), _share: share }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.counters.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -289,6 +298,7 @@ mod tests {
             foreign_units: ForeignUnits::Exception,
             allow: Vec::new(),
             max_connections: 1,
+            shares: Shares::new(1, 0),
             idle_timeout: config.tcp.idle_timeout.duration(),
             write_timeout: config.tcp.write_timeout.duration(),
             counters: Arc::default(),

@@ -6,10 +6,23 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::world::{Connection, Device, PATIENCE};
+use crate::world::{Connection, Device, PATIENCE, skip};
 
 /// Asks for the product code: an answer that no busy machine keeps multus-io from knowing.
 const GOOD: [u8; 4] = [43, 14, 4, 1];
+
+/// A connection from another address: all of 127.0.0.0/8 is this machine.
+fn connect_from(device: &Device, own: [u8; 4]) -> Connection {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind((own, 0).into()).expect("a local address");
+        let stream = socket.connect(([127, 0, 0, 1], device.port).into()).await.expect("a connection");
+        stream.into_std().expect("a socket")
+    });
+    stream.set_nonblocking(false).expect("a socket");
+    Connection::new(stream)
+}
 
 fn connect(device: &Device) -> Connection {
     Connection::new(TcpStream::connect(("127.0.0.1", device.port)).expect("a connection"))
@@ -143,15 +156,49 @@ fn masters_of_other_networks_are_refused() {
     let frame = refused.frame(1, &GOOD);
     let is_sent = refused.stream.write_all(&frame).is_ok();
     assert!(!is_sent || refused.is_closed());
-    // All of 127.0.0.0/8 is this machine, so another one of it can be the source.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let stream = runtime.block_on(async {
-        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        socket.bind(([127, 0, 0, 2], 0).into()).expect("a local address");
-        let stream = socket.connect(([127, 0, 0, 1], device.port).into()).await.expect("a connection");
-        stream.into_std().expect("a socket")
-    });
-    stream.set_nonblocking(false).expect("a socket");
-    assert_eq!(Connection::new(stream).ask(&GOOD)[0], 43);
+    assert_eq!(connect_from(&device, [127, 0, 0, 2]).ask(&GOOD)[0], 43);
     device.until("it is told", |device| device.log("modbus").contains("is refused: not in tcp.allow"));
+}
+
+#[test]
+fn an_address_has_its_share_of_the_connections() {
+    let device = Device::with_tcp("", "max_connections = 4\nmax_per_address = 2\n");
+    let mut greedy: Vec<Connection> = (0..2).map(|_| connect(&device)).collect();
+    for connection in &mut greedy {
+        assert_eq!(connection.ask(&GOOD)[0], 43);
+    }
+    let mut third = connect(&device);
+    let frame = third.frame(1, &GOOD);
+    let is_sent = third.stream.write_all(&frame).is_ok();
+    assert!(!is_sent || third.is_closed());
+    device.until("it is told", |device| device.log("modbus").contains("as many as tcp.max_per_address are open"));
+    assert_eq!(connect_from(&device, [127, 0, 0, 2]).ask(&GOOD)[0], 43, "there is a place for another");
+    greedy.pop();
+    device.until("a place is free", |device| {
+        let mut connection = connect(device);
+        let frame = connection.frame(1, &GOOD);
+        connection.stream.write_all(&frame).is_ok() && connection.receive().is_some()
+    });
+}
+
+#[test]
+fn networks_of_ipv6_are_told_apart() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return skip("networks_of_ipv6_are_told_apart", "this machine has no IPv6");
+    }
+    let at = |device: &Device| Connection::new(TcpStream::connect(("::1", device.port)).expect("a connection"));
+    let device = Device::with_tcp("", "bind = \"::\"\nallow = [\"::1\", \"2001:db8::/32\"]\n");
+    assert_eq!(at(&device).ask(&GOOD)[0], 43);
+    // IPv4 comes over the same socket, and is none of these.
+    let mut refused = connect(&device);
+    let frame = refused.frame(1, &GOOD);
+    let is_sent = refused.stream.write_all(&frame).is_ok();
+    assert!(!is_sent || refused.is_closed());
+    device.until("it is told", |device| device.log("modbus").contains("is refused: not in tcp.allow"));
+    let device = Device::with_tcp("", "bind = \"::\"\nallow = [\"127.0.0.0/8\", \"2001:db8::/32\"]\n");
+    assert_eq!(connect(&device).ask(&GOOD)[0], 43, "IPv4 as it comes in over an IPv6 socket");
+    let mut refused = at(&device);
+    let frame = refused.frame(1, &GOOD);
+    let is_sent = refused.stream.write_all(&frame).is_ok();
+    assert!(!is_sent || refused.is_closed());
 }

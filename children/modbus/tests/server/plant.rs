@@ -233,6 +233,41 @@ fn another_configuration_is_in_force_and_outputs_that_left_the_map_are_safe() {
 }
 
 #[test]
+fn with_a_configuration_that_cannot_work_the_server_goes_on_with_what_it_had() {
+    let device = Device::original();
+    let mut master = device.connect();
+    master.ask_until(&COIL_1_LOW, &COIL_1_LOW);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = format!("port = {}\n", taken.local_addr().expect("bound").port());
+    let no_line = "[[map]]\ntables = [\"coils\"]\nlines = [\"DO99\"]\n";
+    for (more, tcp, reason) in [
+        (no_line, String::new(), "line DO99: hardware.toml has no line of this name"),
+        ("", "bind = \"192.0.2.1\"\n".into(), "cannot listen on 192.0.2.1"),
+        ("", taken, "Address already in use"),
+    ] {
+        let before = device.log("modbus").matches("going on with the previous one").count();
+        let text = format!(
+            "{more}\n[tcp]\n{}{tcp}\n",
+            if tcp.contains("port") { String::new() } else { format!("port = {}\n", device.port) }
+        );
+        device.reread(&text);
+        device.until("it is told", |device| {
+            let log = device.log("modbus");
+            log.matches("going on with the previous one").count() > before && log.contains(reason)
+        });
+        assert_eq!(master.know(&COIL_1_LOW), COIL_1_LOW, "the same connection");
+    }
+    // The same number of another address is had only when the old one is closed.
+    let port = device.port;
+    device.reread(&format!("[tcp]\nport = {port}\nbind = \"0.0.0.0\"\n"));
+    assert!(master.is_closed(), "old connections end");
+    let mut master = device.connect();
+    device.until("all addresses", |device| device.log("modbus").contains(&format!("Modbus TCP on 0.0.0.0:{port}")));
+    assert_eq!((master.know(&COIL_1_LOW), device.level(1)), (COIL_1_LOW.to_vec(), Some(false)));
+    assert_eq!(device.child("modbus").restarts, 0);
+}
+
+#[test]
 fn the_device_tells_how_it_is() {
     let device = Device::new("[diagnostics]\nenabled = true\naddress = 1000\nchildren = [\"io\", \"nobody\"]\n");
     let mut master = device.connect();

@@ -12,7 +12,7 @@ use crate::world::{Device, PATIENCE, beside, skip};
 
 /// A serial line, until it is dropped.
 struct Line {
-    socat: Child,
+    socat: Option<Child>,
     temp: tempfile::TempDir,
 }
 
@@ -20,38 +20,52 @@ impl Line {
     /// The reason when there is none.
     fn new() -> Result<Self, String> {
         let temp = tempfile::tempdir().expect("a temporary directory");
-        let end = |name: &str| format!("pty,raw,echo=0,link={}", temp.path().join(name).display());
-        let socat = Command::new("socat")
-            .args([end("device"), end("master")])
-            .stdin(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("socat: {error}"))?;
-        let line = Self { socat, temp };
+        let mut line = Self { socat: None, temp };
+        line.plug_in()?;
+        Ok(line)
+    }
+
+    /// The converter is there.
+    fn plug_in(&mut self) -> Result<(), String> {
+        let end = |name: &str| format!("pty,raw,echo=0,link={}", self.temp.path().join(name).display());
+        let socat = Command::new("socat").args([end("device"), end("master")]).stdin(Stdio::null()).spawn();
+        self.socat = Some(socat.map_err(|error| format!("socat: {error}"))?);
         let until = Instant::now() + PATIENCE;
-        while !(line.end("device").exists() && line.end("master").exists()) {
+        while !(self.end("device").exists() && self.end("master").exists()) {
             assert!(Instant::now() < until, "socat makes no terminals");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(line)
+        Ok(())
+    }
+
+    /// The converter is pulled out.
+    fn pull_out(&mut self) {
+        if let Some(mut socat) = self.socat.take() {
+            let _ = socat.kill();
+            let _ = socat.wait();
+        }
+        for name in ["device", "master"] {
+            let _ = std::fs::remove_file(self.end(name));
+        }
     }
 
     fn end(&self, name: &str) -> PathBuf {
         self.temp.path().join(name)
     }
 
-    fn device(&self, parameters: &str) -> Device {
+    fn parameters(&self) -> String {
         let path = self.end("device");
-        let rtu = format!(
-            "{parameters}\n[rtu]\nenabled = true\ndevice = {path:?}\nbaud = 115200\nparity = \"none\"\ngap = \"20ms\"\n"
-        );
-        Device::with_tcp(&rtu, "enabled = false\n")
+        format!("[rtu]\nenabled = true\ndevice = {path:?}\nbaud = 115200\nparity = \"none\"\ngap = \"20ms\"\n")
+    }
+
+    fn device(&self, parameters: &str) -> Device {
+        Device::with_tcp(&format!("{parameters}\n{}", self.parameters()), "enabled = false\n")
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let _ = self.socat.kill();
-        let _ = self.socat.wait();
+        self.pull_out();
     }
 }
 
@@ -193,4 +207,35 @@ fn noise_and_frames_of_others_are_left_alone_and_all_obey_address_0() {
     assert!(bus.hear(1, Duration::from_millis(100)).is_empty(), "and not answered");
     bus.say(&with_sum(&[1, 3, 0, 200, 0, 1]));
     assert_eq!(bus.hear(5, PATIENCE), with_sum(&[1, 0x83, 2]));
+}
+
+#[test]
+fn a_converter_that_is_pulled_out_and_put_in_again_disturbs_no_other_master() {
+    let test = "a_converter_that_is_pulled_out_and_put_in_again_disturbs_no_other_master";
+    let mut line = match Line::new() {
+        Ok(line) => line,
+        Err(reason) => return skip(test, &reason),
+    };
+    // Not there at the start.
+    line.pull_out();
+    let device = Device::new(&line.parameters());
+    let mut master = device.connect();
+    let mut works = |what: &str| assert_eq!(master.ask(&[43, 14, 4, 1])[0], 43, "{what}");
+    works("without a line");
+    device.until("it is told", |device| {
+        device.child("modbus").text.is_some_and(|text| text.contains("the serial line is not there"))
+    });
+    for turn in 0..3 {
+        line.plug_in().expect("socat is there");
+        Bus::new(&line).until_answered();
+        works("with a line");
+        line.pull_out();
+        device.until("it is told", |device| {
+            device.child("modbus").text.is_some_and(|text| text.contains("the serial line is not there"))
+        });
+        works(&format!("after it was pulled out, turn {turn}"));
+    }
+    assert_eq!(device.child("modbus").restarts, 0);
+    let log = device.log("modbus");
+    assert!(log.contains("cannot be opened") && log.contains("trying again"), "{log}");
 }

@@ -128,7 +128,12 @@ impl Device {
 
     /// Other parameters, and has them read.
     pub(crate) fn reconfigure(&self, more: &str, tcp: &str) {
-        fs::write(self.dirs.parameter_file("modbus"), parameters(self.port, more, tcp)).expect("own file");
+        self.reread(&parameters(self.port, more, tcp));
+    }
+
+    /// Another file of parameters, and has it read.
+    pub(crate) fn reread(&self, text: &str) {
+        fs::write(self.dirs.parameter_file("modbus"), text).expect("own file");
         kill(self.pid("modbus"), Signal::SIGHUP).expect("it runs");
     }
 
