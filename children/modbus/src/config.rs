@@ -164,7 +164,7 @@ pub enum Shows {
     Value,
     /// How often a digital line changed, since multusd started; counters begin anew at their end.
     Edges,
-    /// How often it changed from 0 to 1.
+    /// How often it changed from 0 to 1, as it is shown: with `inverted`, from on to off. Of an output, whoever changed it.
     RisingEdges,
 }
 

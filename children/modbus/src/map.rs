@@ -218,8 +218,11 @@ impl Point {
         match self.shows {
             Shows::Value => self.format.encode(value * self.scale + self.offset, self.order),
             Shows::Edges => Some(self.format.encode_counter(changes, self.order)),
-            // Digital lines begin at 0 and change in turn.
-            Shows::RisingEdges => Some(self.format.encode_counter(changes.div_ceil(2), self.order)),
+            // Digital lines change in turn: of an odd number of changes the last one, which the value tells, is one more.
+            Shows::RisingEdges => {
+                let rising = changes / 2 + u64::from(changes % 2 == 1 && value != 0.0);
+                Some(self.format.encode_counter(rising, self.order))
+            }
         }
     }
 

@@ -75,20 +75,32 @@ fn numbers_are_written_whole_or_not_at_all() {
 
 #[test]
 fn counters_count_edges() {
-    let point = |shows| Point {
+    let point = |shows, inverted| Point {
         line: 0,
         shows,
         format: Format::U32,
         order: WordOrder::HighFirst,
-        inverted: false,
+        inverted,
         scale: 1.0,
         offset: 0.0,
         writable: false,
     };
-    for (changes, edges, rising) in [(0, 0, 0), (1, 1, 1), (2, 2, 1), (65_537, 65_537, 32_769)] {
-        let shown = |shows| point(shows).registers(f64::from((changes % 2) as u8), changes);
-        let words = |number: u32| Some([(number >> 16) as u16, (number & 0xffff) as u16]);
-        assert_eq!((shown(Shows::Edges), shown(Shows::RisingEdges)), (words(edges), words(rising)));
+    let words = |number: u32| Some([(number >> 16) as u16, (number & 0xffff) as u16]);
+    let shown = |shows, inverted, value, changes| point(shows, inverted).registers(value, changes);
+    for (changes, value, rising, falling) in [
+        (0, 0.0, 0, 0),
+        (1, 1.0, 1, 0),
+        (2, 0.0, 1, 1),
+        (65_537, 1.0, 32_769, 32_768),
+        // A line that began at 1.
+        (0, 1.0, 0, 0),
+        (1, 0.0, 0, 1),
+        (2, 1.0, 1, 1),
+        (3, 0.0, 1, 2),
+    ] {
+        assert_eq!(shown(Shows::Edges, false, value, changes), words(changes as u32));
+        assert_eq!(shown(Shows::RisingEdges, false, value, changes), words(rising), "{changes} changes to {value}");
+        assert_eq!(shown(Shows::RisingEdges, true, value, changes), words(falling), "inverted");
     }
 }
 

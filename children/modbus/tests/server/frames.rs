@@ -143,6 +143,66 @@ fn other_units_are_answered_as_configured() {
     assert_eq!(connection.ask_unit(17, &GOOD)[0], 43, "the next answer is that of unit 17");
 }
 
+/// Good requests of every function.
+const REQUESTS: [&[u8]; 11] = [
+    &[1, 0, 0, 0, 8],
+    &[2, 0, 0, 0, 8],
+    &[3, 0, 100, 0, 1],
+    &[4, 0, 0, 0, 8],
+    &[5, 0, 0, 0xff, 0],
+    &[6, 0, 100, 0, 250],
+    &[15, 0, 0, 0, 8, 1, 0x5a],
+    &[16, 0, 110, 0, 2, 4, 0x40, 0x20, 0, 0],
+    &[22, 0, 100, 0, 0xf0, 0, 5],
+    &[23, 0, 100, 0, 1, 0, 100, 0, 1, 2, 0, 100],
+    &GOOD,
+];
+
+/// Good requests, made into frames, of which some bytes are changed, left out, or put in.
+pub(crate) fn nearly_good(frame: fn(&[u8]) -> Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    let change = (0..3, prop::sample::Index::arbitrary(), 0u8..);
+    let changes = prop::collection::vec(change, 0..4);
+    (prop::sample::select(REQUESTS.to_vec()), changes).prop_map(move |(pdu, changes)| {
+        let mut frame = frame(pdu);
+        for (kind, at, byte) in changes {
+            let at = at.index(frame.len());
+            match kind {
+                0 => frame[at] = byte,
+                1 if frame.len() > 1 => drop(frame.remove(at)),
+                _ => frame.insert(at, byte),
+            }
+        }
+        frame
+    })
+}
+
+#[test]
+fn nearly_good_frames_are_answered_rightly_or_end_their_connection() {
+    let device = Device::new(ALL_FUNCTIONS);
+    let watch = std::cell::RefCell::new(device.connect());
+    let mut runner = TestRunner::new(Config { cases: 500, failure_persistence: None, ..Config::default() });
+    let frame = |pdu: &[u8]| {
+        let length = u8::try_from(pdu.len() + 1).expect("short");
+        [&[0, 7, 0, 0, 0, length, 1][..], pdu].concat()
+    };
+    let frames = prop::collection::vec(nearly_good(frame), 1..5);
+    runner
+        .run(&frames, |frames| {
+            let mut connection = device.connect();
+            // It may be closed meanwhile.
+            let _ = connection.stream.write_all(&frames.concat());
+            let _ = connection.stream.shutdown(Shutdown::Write);
+            while let Some((_, _, answer)) = connection.receive() {
+                let is_refused = answer[0] & 0x80 != 0;
+                prop_assert!(!is_refused || (answer.len() == 2 && matches!(answer[1], 1..=4 | 6 | 0x0b)));
+            }
+            works(&mut watch.borrow_mut());
+            Ok(())
+        })
+        .expect("the server goes on");
+    assert_eq!(device.child("modbus").restarts, 0);
+}
+
 #[test]
 fn whatever_comes_over_a_connection_is_answered_rightly_or_ends_it() {
     let device = Device::new(ALL_FUNCTIONS);

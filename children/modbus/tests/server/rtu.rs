@@ -7,6 +7,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::frames::nearly_good;
 use crate::masters::{ALL_FUNCTIONS, libmodbus, output, python};
 use crate::world::{Device, PATIENCE, beside, skip};
 
@@ -161,6 +165,24 @@ impl Bus {
         }
         panic!("no answer");
     }
+
+    /// What was said before the answer to a question that is asked now.
+    fn until_settled(&mut self, answer: &[u8]) -> Vec<u8> {
+        let end = Instant::now() + PATIENCE;
+        // Apart from what was said before.
+        let mut heard = self.hear(1, Duration::from_millis(100));
+        while Instant::now() < end {
+            self.say(&with_sum(&[1, 43, 14, 4, 1]));
+            let again = Instant::now() + Duration::from_secs(5);
+            while Instant::now() < again {
+                heard.extend(self.hear(1, Duration::from_millis(20)));
+                if let Some(before) = heard.strip_suffix(answer) {
+                    return before.to_vec();
+                }
+            }
+        }
+        panic!("no answer, but {heard:x?}");
+    }
 }
 
 fn with_sum(bytes: &[u8]) -> Vec<u8> {
@@ -238,4 +260,34 @@ fn a_converter_that_is_pulled_out_and_put_in_again_disturbs_no_other_master() {
     assert_eq!(device.child("modbus").restarts, 0);
     let log = device.log("modbus");
     assert!(log.contains("cannot be opened") && log.contains("trying again"), "{log}");
+}
+
+#[test]
+fn nearly_good_frames_on_a_serial_line_are_answered_rightly_or_not_at_all() {
+    let test = "nearly_good_frames_on_a_serial_line_are_answered_rightly_or_not_at_all";
+    let line = match Line::new() {
+        Ok(line) => line,
+        Err(reason) => return skip(test, &reason),
+    };
+    let device = line.device(ALL_FUNCTIONS);
+    let mut bus = Bus::new(&line);
+    bus.until_answered();
+    bus.say(&with_sum(&[1, 43, 14, 4, 1]));
+    let answer = bus.hear(25, PATIENCE);
+    let bus = std::cell::RefCell::new(bus);
+    let mut runner = TestRunner::new(Config { cases: 50, failure_persistence: None, ..Config::default() });
+    // The check sum before the changes, so that most are wrong; and behind them.
+    let before = nearly_good(|pdu| with_sum(&[&[1], pdu].concat()));
+    let behind = nearly_good(|pdu| [&[1], pdu].concat()).prop_map(|frame| with_sum(&frame));
+    runner
+        .run(&prop_oneof![before, behind], |frame| {
+            let mut bus = bus.borrow_mut();
+            bus.say(&frame);
+            let heard = bus.until_settled(&answer);
+            let is_frame = heard.len() > 4 && heard[0] == 1 && with_sum(&heard[..heard.len() - 2]) == heard;
+            prop_assert!(heard.is_empty() || is_frame, "{:x?} to {:x?}", heard, frame);
+            Ok(())
+        })
+        .expect("the server goes on");
+    assert_eq!(device.child("modbus").restarts, 0);
 }
