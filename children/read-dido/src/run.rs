@@ -6,19 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use multus_child::lines::{self, Point, Wanted};
+use multus_child::port::Port;
 use multus_child::{Context, Error, Wake};
 use multus_ipc::io_child::Io;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_rustls::TlsAcceptor;
 
-use crate::config::{Config, Known, Source, Valid};
+use crate::config::{Config, Known, Source};
 use crate::lines::Watch;
 use crate::peers::Peer;
 use crate::receiver::{self, Receiver, Server};
-use crate::{secret, sender};
+use crate::secret::{self, Token};
+use crate::sender::{self, Way};
 
-pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
+pub(crate) fn run(config: Config, context: &Context) -> Result<(), Error> {
     let io = Io::from_env();
     if !io.is_there() {
         log::warn!("there is no process image: no line is known, and no output can be set; run it under multusd");
@@ -26,6 +29,7 @@ pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
     if io.is_there() && !lines::wait_until_defined(&io, context) {
         log::warn!("multus-io has not defined any line yet: no line is known until then");
     }
+    let mut ready = Ready::at_start(config, &io, context)?;
     // Outputs that senders could set before the configuration was read anew.
     let mut before: Vec<String> = Vec::new();
     loop {
@@ -35,40 +39,125 @@ pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_stack_size(BLOCKING_STACK_BYTES)
             .build()?;
-        let is_to_go_on = runtime.block_on(work(&config, &io, context, &mut before))?;
+        let next = runtime.block_on(work(&ready, &io, context, &mut before))?;
         // With it end all connections.
         runtime.shutdown_background();
-        if !is_to_go_on {
-            return Ok(());
+        let Some(next) = next else { return Ok(()) };
+        ready = ready.followed_by(next)?;
+    }
+}
+
+/// A configuration with which the mirror can work, as far as that can be known before: its lines fit, and what it names is there.
+struct Ready {
+    config: Config,
+    ways: Vec<Way>,
+    /// Of each sender that is known.
+    tokens: Vec<Option<Token>>,
+    tls: Option<TlsAcceptor>,
+    /// `None`: nobody can connect.
+    port: Option<Port>,
+}
+
+impl Ready {
+    /// All but the port.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    fn new(config: Config, io: &Io, context: &Context) -> Result<Self, Error> {
+        config.check()?;
+        check_lines(io, context, &config)?;
+        let ways = sender::ways(&config.sender, context)?;
+        let tokens = Token::of_senders(&config.receiver, context)?;
+        let tls = secret::acceptor(&config.receiver, context)?;
+        Ok(Self { config, ways, tokens, tls, port: None })
+    }
+
+    /// The first one. Its port may be that of what ended a moment ago.
+    fn at_start(config: Config, io: &Io, context: &Context) -> Result<Self, Error> {
+        let mut ready = Self::new(config, io, context)?;
+        let Some(address) = ready.address(context)? else { return Ok(ready) };
+        let end = Instant::now() + PATIENCE;
+        ready.port = loop {
+            match Port::open(address) {
+                Err(_) if ready.needs_port() && Instant::now() < end && !context.stop_requested() => {
+                    std::thread::sleep(LOOK);
+                }
+                opened => break ready.had(opened, address)?,
+            }
+        };
+        Ok(ready)
+    }
+
+    /// One that follows `self`, which works meanwhile.
+    fn next(&self, config: Config, io: &Io, context: &Context) -> Result<Self, Error> {
+        let mut next = Self::new(config, io, context)?;
+        if let Some(address) = next.address(context)? {
+            next.port = next.had(Port::after(self.port.as_ref(), address), address)?;
         }
-        if let Some(new) = context.reload(|new: Config| new.check().map(|()| new)) {
-            config = new;
+        Ok(next)
+    }
+
+    /// The next configuration, or, when its port turns out to be taken, this one.
+    fn followed_by(mut self, mut next: Self) -> Result<Self, Error> {
+        let Some(port) = next.port.as_mut().filter(|port| port.is_due()) else { return Ok(next) };
+        self.port.iter_mut().for_each(Port::close);
+        let Err(error) = port.open_now() else { return Ok(next) };
+        log::error!("cannot listen on {}: {error}; going on with the previous configuration", port.address());
+        if let Some(own) = &mut self.port {
+            own.open_now().map_err(|error| format!("cannot listen on {}: {error}", own.address()))?;
+        }
+        Ok(self)
+    }
+
+    /// Where senders are awaited; `None`: nowhere.
+    fn address(&self, context: &Context) -> Result<Option<SocketAddr>, Error> {
+        match self.config.port {
+            0 => Ok(None),
+            port => Ok(Some(SocketAddr::from((self.config.valid()?.bind, context.port(port)?)))),
+        }
+    }
+
+    /// A receiver does, a sender does its work without.
+    fn needs_port(&self) -> bool {
+        !self.config.receiver.senders.is_empty()
+    }
+
+    /// # Errors
+    /// It could not be opened, and is needed.
+    fn had(&self, opened: std::io::Result<Port>, address: SocketAddr) -> Result<Option<Port>, Error> {
+        match opened {
+            Ok(port) => Ok(Some(port)),
+            Err(error) if self.needs_port() => Err(format!("cannot listen on {address}: {error}").into()),
+            Err(error) => {
+                log::error!("cannot listen on {address}: {error}; nobody can ask this instance how it does");
+                Ok(None)
+            }
         }
     }
 }
 
-/// Works until it is asked to end (`false`), or to read its configuration again (`true`).
-async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<String>) -> Result<bool, Error> {
-    let valid = config.valid()?;
+/// Works until it is asked to end (`None`), or to work with another configuration.
+async fn work(ready: &Ready, io: &Io, context: &Context, before: &mut Vec<String>) -> Result<Option<Ready>, Error> {
+    let config = &ready.config;
     let mut layout = lines::layout(io);
-    check_lines(io, context, config)?;
     let watch = Watch::start(io, &config.sender.lines)?;
-    let ways = sender::ways(&config.sender, context)?;
-    let receiver = Receiver::new(&config.receiver, &valid, io, context, watch.changes.clone())?;
+    let receiver = Receiver::new(&config.receiver, &config.valid()?, &ready.tokens, io, context, watch.changes.clone());
     begin(io, context, config, &receiver, before);
     let senders = receiver.senders.iter().map(|sender| &sender.peer);
-    let peers: Arc<Vec<Peer>> = Arc::new(ways.iter().map(|way| &way.peer).chain(senders).cloned().collect());
+    let peers: Arc<Vec<Peer>> = Arc::new(ready.ways.iter().map(|way| &way.peer).chain(senders).cloned().collect());
     let (mut tasks, mut turns) = (JoinSet::new(), vec![(Arc::clone(&watch.turns), 0)]);
     let mut turn = || {
         let turn = Arc::new(AtomicU64::new(0));
         turns.push((Arc::clone(&turn), 0));
         turn
     };
-    if let Some(listener) = listen(config, &valid, context, !receiver.senders.is_empty()).await? {
+    if let Some(port) = &ready.port {
+        let listener = TcpListener::from_std(port.listener()?)?;
+        log::info!("listening on {}", port.address());
         let server = Server {
             receiver: receiver.clone(),
             peers: Arc::clone(&peers),
-            tls: secret::acceptor(&config.receiver, context)?,
+            tls: ready.tls.clone(),
             max_connections: config.receiver.max_connections,
             max_per_address: config.receiver.max_per_address,
             version: config.config_version.to_string(),
@@ -77,7 +166,7 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
     }
     tasks.spawn(receiver.guard(turn()));
     let name = if config.sender.name.is_empty() { context.name() } else { &config.sender.name };
-    sender::start(ways, &config.sender, name, &watch.levels, &mut tasks)?;
+    sender::start(ready.ways.clone(), &config.sender, name, &watch.levels, &mut tasks)?;
     if peers.is_empty() {
         log::warn!("there is neither a receiver nor a sender: nothing to do; see docs/mirror.md");
     }
@@ -113,43 +202,13 @@ async fn work(config: &Config, io: &Io, context: &Context, before: &mut Vec<Stri
         }
         match context.wait(Duration::ZERO) {
             Wake::Elapsed => {}
-            Wake::Reload => return Ok(true),
-            Wake::Stop => return Ok(false),
-        }
-    }
-}
-
-/// The port of this instance; `None`: there is none to be.
-///
-/// # Errors
-/// It is beyond 65535, or it is taken and senders need it.
-async fn listen(
-    config: &Config,
-    valid: &Valid,
-    context: &Context,
-    is_needed: bool,
-) -> Result<Option<TcpListener>, Error> {
-    if config.port == 0 {
-        return Ok(None);
-    }
-    let port = context.port(config.port)?;
-    let address = SocketAddr::from((valid.bind, port));
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => {
-                log::info!("listening on {address}");
-                return Ok(Some(listener));
+            Wake::Reload => {
+                let next = context.reload(|new| ready.next(new, io, context));
+                if next.is_some() {
+                    return Ok(next);
+                }
             }
-            // A sender does its work without it. A receiver cannot; but the port may be that of what ended a moment ago.
-            Err(error) if !is_needed => {
-                log::error!("cannot listen on {address}: {error}; nobody can ask this instance how it does");
-                return Ok(None);
-            }
-            Err(error) if Instant::now() >= end || context.stop_requested() => {
-                return Err(format!("cannot listen on {address}: {error}").into());
-            }
-            Err(_) => sleep(LOOK).await,
+            Wake::Stop => return Ok(None),
         }
     }
 }
@@ -192,7 +251,7 @@ fn begin(io: &Io, context: &Context, config: &Config, receiver: &Receiver, befor
 
 /// From beat to beat; longer than the turns of the parts.
 const TURN: Duration = Duration::from_millis(200);
-/// How long lines, or a port, are waited for at the start.
+/// How long a port is waited for at the start.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// From look to look while something is waited for.
 const LOOK: Duration = Duration::from_millis(50);

@@ -40,6 +40,17 @@ impl Token {
         Ok(Some(Self(token.to_owned())))
     }
 
+    /// Those of all senders that are known.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub(crate) fn of_senders(config: &Receiver, context: &Context) -> Result<Vec<Option<Self>>, Error> {
+        let senders = config.senders.iter().enumerate();
+        senders
+            .map(|(index, known)| Self::load(&format!("receiver.senders[{index}].token"), &known.token, context))
+            .collect()
+    }
+
     #[cfg(test)]
     pub(crate) fn of(text: &str) -> Self {
         Self(text.to_owned())

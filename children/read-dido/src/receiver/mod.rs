@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use multus_child::lines::{self, Point};
 use multus_child::network::Network;
-use multus_child::{Context, Error, Interval};
+use multus_child::{Context, Interval};
 use multus_ipc::io_child::{Asked, Io, NotSet};
 use multus_proto::v1::MirrorResult;
 use tokio::sync::watch;
@@ -89,20 +89,17 @@ pub(crate) struct Origin {
 }
 
 impl Receiver {
-    /// Nobody was heard yet.
-    ///
-    /// # Errors
-    /// A token cannot be used.
+    /// Nobody was heard yet. `tokens` are those of the senders in turn.
     pub(crate) fn new(
         config: &config::Receiver,
         valid: &Valid,
+        tokens: &[Option<Token>],
         io: &Io,
         context: &Context,
         changes: watch::Receiver<u64>,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let mut senders = Vec::new();
-        for (index, (known, networks)) in config.senders.iter().zip(&valid.addresses).enumerate() {
-            let token = Token::load(&format!("receiver.senders[{index}].token"), &known.token, context)?;
+        for ((known, networks), token) in config.senders.iter().zip(&valid.addresses).zip(tokens) {
             let named = known.outputs.iter().enumerate().filter(|(_, name)| !name.is_empty());
             let outputs = named.map(|(place, name)| Output::new(io, name, place));
             let state = State {
@@ -115,7 +112,7 @@ impl Receiver {
                 name: known.name.clone(),
                 protocol: known.protocol,
                 networks: networks.clone(),
-                token,
+                token: token.clone(),
                 has_tls: config.is_tls(),
                 certificate: known.certificate.clone(),
                 timeout: known.silence(),
@@ -123,7 +120,7 @@ impl Receiver {
                 epochs: watch::channel(0).0,
             });
         }
-        Ok(Self { senders: Arc::new(senders), changes, started: Instant::now(), strangers: Arc::default() })
+        Self { senders: Arc::new(senders), changes, started: Instant::now(), strangers: Arc::default() }
     }
 
     /// Asks for the safe values of all outputs, as what they begin with.

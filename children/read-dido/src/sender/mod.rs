@@ -21,7 +21,7 @@ use crate::peers::{Peer, Role, State};
 use crate::secret::{self, Token};
 
 /// One receiver, and the way to it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Way {
     pub(crate) peer: Peer,
     endpoint: Endpoint,

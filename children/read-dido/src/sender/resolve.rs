@@ -17,6 +17,13 @@ pub(super) struct Name {
     question: Option<JoinHandle<io::Result<()>>>,
 }
 
+impl Clone for Name {
+    /// The same name; nobody has asked for it yet.
+    fn clone(&self) -> Self {
+        Self::new(&self.address)
+    }
+}
+
 impl Name {
     pub(super) fn new(address: &str) -> Self {
         Self { address: address.to_owned(), question: None }

@@ -243,6 +243,48 @@ fn new_parameters_take_effect_and_outputs_stay_where_they_are() {
 }
 
 #[test]
+fn with_parameters_that_cannot_work_the_mirror_goes_on_with_what_it_had() {
+    let (from, to, _, other) = pair("multus", "");
+    from.pull(1, true);
+    to.until_output(1, true);
+    let peer = to.until_peer(other, "pump", "connected");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("bound").port();
+    for (parameters, reason) in [
+        (receiver(other, "pump", "").replace("DO8", "DO9"), "line DO9: hardware.toml has no line of this name"),
+        (receiver(other, "pump", "token = \"token\""), "receiver.senders[0].token"),
+        (receiver(taken, "pump", ""), "Address already in use"),
+        (format!("bind = \"192.0.2.1\"\n{}", receiver(other, "pump", "")), "cannot listen on 192.0.2.1"),
+        (
+            receiver(other, "pump", "")
+                .replace("[[receiver", "[receiver]\ncertificate = \"own.pem\"\nkey = \"own.key\"\n[[receiver"),
+            "receiver.certificate",
+        ),
+        (
+            receiver(other, "pump", "")
+                + "[sender]\n[[sender.lines]]\nlocal = \"DI1\"\nremote = \"X1\"\n\
+             [[sender.receivers]]\naddress = \"127.0.0.1:1\"\ntoken = \"token\"\n",
+            "sender.receivers[0].token",
+        ),
+    ] {
+        let told = |device: &Device| device.log().matches("going on with the previous one").count();
+        let before = told(&to);
+        to.reconfigure(&parameters);
+        to.until("it is told", |to| told(to) > before && to.log().contains(reason));
+    }
+    from.pull(2, true);
+    to.until_output(2, true);
+    let same = to.until_peer(other, "pump", "connected");
+    assert_eq!((same.epoch, same.connects, to.child("read-dido").restarts), (peer.epoch, 1, 0), "the same connection");
+    // The same number of another address is had only when the old one is closed.
+    to.reconfigure(&format!("bind = \"0.0.0.0\"\n{}", receiver(other, "pump", "")));
+    to.until_log(&format!("listening on 0.0.0.0:{other}"));
+    from.pull(2, false);
+    to.until_output(2, false);
+    assert_eq!((to.output(1), to.child("read-dido").restarts), (Some(true), 0));
+}
+
+#[test]
 fn lines_that_are_defined_anew_have_what_is_sent_again() {
     // Nothing is sent meanwhile: a state comes every quarter of an hour.
     for protocol in ["multus", "legacy"] {
