@@ -1,11 +1,12 @@
 //! Two devices on one machine: what gets through, and what becomes of outputs when it does not.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use multus_contract::api::command::Request;
 use nix::sys::signal::Signal;
 
-use crate::world::{Device, Plan, free_port, here, receiver, sender};
+use crate::world::{Device, Plan, free_port, here, receiver, sender, skip};
 
 /// A sender "pump" and its receiver.
 fn pair(protocol: &str, more: &str) -> (Device, Device, u16, u16) {
@@ -363,4 +364,29 @@ fn lines_that_do_not_fit_are_told_and_nothing_runs() {
     let device = Device::start(Plan::new(parameters));
     device.until_log("line DO1: is an output, and source is \"inputs\"");
     device.until_log("line AI1: is analogue, a digital one is needed");
+}
+
+#[test]
+fn what_a_sender_says_is_in_the_event_database() {
+    let test = "what_a_sender_says_is_in_the_event_database";
+    let look = "import sqlite3, sys; print(*(row[0] for row in sqlite3.connect(sys.argv[1]).execute(\"select value from io_changes \
+                where line = 'DO1' and source = 'requested' order by rowid\")))";
+    if Command::new("python3").args(["-c", "import sqlite3"]).status().map_or(true, |status| !status.success()) {
+        return skip(test, "python3 with sqlite3 is missing");
+    }
+    let (from, to, _, _) = pair("multus", "");
+    let [web, grpc] = [free_port(), free_port()];
+    let parameters = format!("[web]\nlisten = [\"127.0.0.1:{web}\"]\n[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n");
+    to.add("control", "multus-control", &parameters);
+    to.until("it runs", |to| to.child("control").state == "running");
+    let path = to.dirs.state.join("history.sqlite");
+    let recorded = || {
+        let said = Command::new("python3").args(["-c", look]).arg(&path).output().expect("python3 is there");
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    };
+    for (is_on, expected) in [(true, "1"), (false, "1 0")] {
+        from.pull(1, is_on);
+        to.until_output(1, is_on);
+        to.until("it is recorded", |_| recorded().ends_with(expected));
+    }
 }

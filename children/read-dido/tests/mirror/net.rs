@@ -2,19 +2,24 @@
 //!
 //! ```text
 //!   device 0 10.77.0.1 --- veth --- bridge of the hub --- veth --- 10.77.0.n device n
-//!   or, for two:  device 0 wan0 10.99.0.1 --- line.py (delay, loss) --- 10.99.0.2 wan0 device 1
+//!   or, for two:  device 0 wan0 10.77.0.1 --- line.py (delay, loss) --- 10.77.0.2 wan0 device 1
+//!   or, for more:  device n wan0 10.77.0.n --- line.py --- wan<n> of the hub, which forwards
 //! ```
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use multus_proto::v1::ListPeersRequest;
+use multus_proto::v1::mirror_service_client::MirrorServiceClient;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::world::{Device, Plan, beside, receiver, sender, skip};
+use crate::world::{Device, Plan, beside, block_on, receiver, sender, skip};
 
 const PORT: u16 = 9091;
 
@@ -23,7 +28,7 @@ struct Net {
     temp: TempDir,
     prefix: String,
     count: usize,
-    line: Option<Child>,
+    lines: Vec<Child>,
 }
 
 impl Net {
@@ -36,7 +41,7 @@ impl Net {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("mdi{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let temp = tempfile::Builder::new().prefix("multus-mirror-net-").tempdir().expect("a temporary directory");
-        let net = Self { temp, prefix, count, line: None };
+        let net = Self { temp, prefix, count, lines: Vec::new() };
         for namespace in 0..=count {
             ip(&format!("netns add {}", net.ns(namespace)));
             ip(&format!("-n {} link set lo up", net.ns(namespace)));
@@ -63,17 +68,7 @@ impl Net {
     /// Two devices with a long line between them.
     fn long(test: &str) -> Option<Self> {
         let mut net = Self::new(test, 2)?;
-        net.line_is(0, 0);
-        let mut line = Command::new("python3");
-        line.arg(beside("../../../netcheck/tests/net/line.py"))
-            .args([net.ns(0), net.ns(1)])
-            .arg(net.settings())
-            .stdout(Stdio::piped());
-        let mut line = line.spawn().expect("python3 is there");
-        let mut said = String::new();
-        BufReader::new(line.stdout.take().expect("a pipe")).read_line(&mut said).expect("it speaks");
-        net.line = Some(line);
-        assert_eq!(said, "ready\n", "the line works");
+        net.line(0, 1);
         for device in 0..2 {
             ip(&format!("-n {} address add {}/24 dev wan0", net.ns(device), address(device)));
             ip(&format!("-n {} link set wan0 up", net.ns(device)));
@@ -81,12 +76,44 @@ impl Net {
         Some(net)
     }
 
-    /// Delay in milliseconds and loss in percent, each way.
-    fn line_is(&self, delay_ms: u32, loss_percent: u32) {
+    /// Each device with a long line to the hub.
+    fn star(test: &str, count: usize) -> Option<Self> {
+        let mut net = Self::new(test, count)?;
+        let hub = net.ns(count);
+        let forward = ["netns", "exec", &hub, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
+        assert!(Command::new("ip").args(forward).status().is_ok_and(|status| status.success()));
+        for device in 0..count {
+            net.line(device, count);
+            ip(&format!("-n {hub} link set wan0 name wan{}", device + 1));
+            ip(&format!("-n {hub} link set wan{} up", device + 1));
+            ip(&format!("-n {hub} route add {}/32 dev wan{}", address(device), device + 1));
+            ip(&format!("-n {} address add {}/24 dev wan0", net.ns(device), address(device)));
+            ip(&format!("-n {} link set wan0 up", net.ns(device)));
+        }
+        Some(net)
+    }
+
+    /// A line between two namespaces, without delay or loss.
+    fn line(&mut self, from: usize, to: usize) {
+        self.line_of(from, 0, 0);
+        let mut line = Command::new("python3");
+        line.arg(beside("../../../netcheck/tests/net/line.py"))
+            .args([self.ns(from), self.ns(to)])
+            .arg(self.settings(from))
+            .stdout(Stdio::piped());
+        let mut line = line.spawn().expect("python3 is there");
+        let mut said = String::new();
+        BufReader::new(line.stdout.take().expect("a pipe")).read_line(&mut said).expect("it speaks");
+        self.lines.push(line);
+        assert_eq!(said, "ready\n", "the line works");
+    }
+
+    /// Delay in milliseconds and loss in percent of the line of a device, each way.
+    fn line_of(&self, device: usize, delay_ms: u32, loss_percent: u32) {
         // In one step: the line reads it at any time.
         let new = self.temp.path().join("line.new");
         std::fs::write(&new, format!("{delay_ms} {loss_percent}")).expect("own file");
-        std::fs::rename(new, self.settings()).expect("own file");
+        std::fs::rename(new, self.settings(device)).expect("own file");
     }
 
     /// The cable of a device at the switch is pulled, or put in again: neither device sees it.
@@ -118,8 +145,8 @@ impl Net {
         ip(&format!("-n {} link set eth0 {state}", self.ns(device)));
     }
 
-    fn settings(&self) -> PathBuf {
-        self.temp.path().join("line")
+    fn settings(&self, device: usize) -> PathBuf {
+        self.temp.path().join(format!("line{device}"))
     }
 
     fn ns(&self, number: usize) -> String {
@@ -133,7 +160,7 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        if let Some(mut line) = self.line.take() {
+        for mut line in self.lines.drain(..) {
             let _ = line.kill();
             let _ = line.wait();
         }
@@ -186,7 +213,7 @@ fn over_a_long_line_that_loses_packets_the_newest_state_gets_there() {
     let to = net.device(1, hears(0, "10s"));
     let from = net.device(0, sends(0, &[1]));
     from.until_peer(PORT, &at(1), "connected");
-    net.line_is(40, 5);
+    net.line_of(0, 40, 5);
     for turn in 0..40 {
         let sent = from.until_peer(PORT, &at(1), "connected").states;
         from.pull(1 + turn % 8, turn / 8 % 2 == 0);
@@ -295,38 +322,50 @@ fn a_half_open_connection_is_found_within_the_timeout() {
     to.until_peer(PORT, "device 0", "connected");
 }
 
+/// Parameters of one of five, which sends its first line to all others, which have an output for each.
+fn one_of_five(own: usize, timeout: &str) -> String {
+    let others = || (0..5).filter(|other| *other != own);
+    let mut text = format!("bind = \"0.0.0.0\"\nport = {PORT}\n[sender]\nname = \"device {own}\"\n");
+    text += &format!("[[sender.lines]]\nlocal = \"DI1\"\nremote = \"DO{}\"\n", own + 1);
+    for other in others() {
+        text += &format!("[[sender.receivers]]\naddress = \"{}\"\n", at(other));
+    }
+    for other in others() {
+        text += &format!(
+            "[[receiver.senders]]\nname = \"device {other}\"\naddresses = [\"{}\"]\noutputs = [\"DO{}\"]\ntimeout = \"{timeout}\"\n",
+            address(other),
+            other + 1
+        );
+    }
+    text
+}
+
+/// Each of five has the lines of the others at its outputs.
+fn everybody_sees(devices: &[Device], lines: [bool; 5]) {
+    for (own, device) in devices.iter().enumerate() {
+        device.until(&format!("device {own} sees {lines:?}"), |device| {
+            (0..5).filter(|other| *other != own).all(|other| device.output(other + 1) == Some(lines[other]))
+        });
+    }
+}
+
+fn all_are_connected(devices: &[Device]) {
+    for (own, device) in devices.iter().enumerate() {
+        device.until(&format!("device {own} has all its peers"), |device| {
+            let peers = device.peers(PORT);
+            peers.len() == 8 && peers.iter().all(|peer| peer.state == "connected")
+        });
+    }
+}
+
 #[test]
 fn five_devices_hear_each_other() {
     let Some(net) = Net::switched("five_devices_hear_each_other", 5) else { return };
-    // Each sends its first line to all others, which have an output for each.
-    let parameters = |own: usize| {
-        let others = || (0..5).filter(|other| *other != own);
-        let mut text = format!("bind = \"0.0.0.0\"\nport = {PORT}\n[sender]\nname = \"device {own}\"\n");
-        text += &format!("[[sender.lines]]\nlocal = \"DI1\"\nremote = \"DO{}\"\n", own + 1);
-        for other in others() {
-            text += &format!("[[sender.receivers]]\naddress = \"{}\"\n", at(other));
-        }
-        for other in others() {
-            text += &format!(
-                "[[receiver.senders]]\nname = \"device {other}\"\naddresses = [\"{}\"]\noutputs = [\"DO{}\"]\ntimeout = \"2s\"\n",
-                address(other),
-                other + 1
-            );
-        }
-        text
-    };
-    let devices: Vec<Device> = (0..5).map(|own| net.device(own, parameters(own))).collect();
-    let everybody_sees = |lines: [bool; 5]| {
-        for (own, device) in devices.iter().enumerate() {
-            device.until(&format!("device {own} sees {lines:?}"), |device| {
-                (0..5).filter(|other| *other != own).all(|other| device.output(other + 1) == Some(lines[other]))
-            });
-        }
-    };
+    let devices: Vec<Device> = (0..5).map(|own| net.device(own, one_of_five(own, "2s"))).collect();
     for (device, is_on) in devices.iter().zip([true, false, true, false, true]) {
         device.pull(1, is_on);
     }
-    everybody_sees([true, false, true, false, true]);
+    everybody_sees(&devices, [true, false, true, false, true]);
     // Two are cut off, from the others and from each other; one is killed, one changes its line.
     net.cable_of(0, false);
     net.cable_of(1, false);
@@ -340,11 +379,121 @@ fn five_devices_hear_each_other() {
     devices[4].until_output(3, true);
     net.cable_of(0, true);
     net.cable_of(1, true);
-    everybody_sees([true, true, true, true, true]);
-    for (own, device) in devices.iter().enumerate() {
-        device.until(&format!("device {own} has all its peers"), |device| {
-            let peers = device.peers(PORT);
-            peers.len() == 8 && peers.iter().all(|peer| peer.state == "connected")
-        });
+    everybody_sees(&devices, [true, true, true, true, true]);
+    all_are_connected(&devices);
+}
+
+#[test]
+fn five_devices_hear_each_other_over_lines_that_lose_packets_are_cut_and_carry_late() {
+    let test = "five_devices_hear_each_other_over_lines_that_lose_packets_are_cut_and_carry_late";
+    let Some(net) = Net::star(test, 5) else { return };
+    let devices: Vec<Device> = (0..5).map(|own| net.device(own, one_of_five(own, "4s"))).collect();
+    (0..5).for_each(|device| net.line_of(device, 20, 3));
+    for (device, is_on) in devices.iter().zip([true, false, true, false, true]) {
+        device.pull(1, is_on);
     }
+    everybody_sees(&devices, [true, false, true, false, true]);
+    // One is cut off and changes its line; one is killed, one changes its line.
+    net.line_of(0, 20, 100);
+    devices[0].pull(1, false);
+    devices[2].signal(Signal::SIGKILL);
+    devices[3].pull(1, true);
+    for device in &devices[1..] {
+        device.until("it is silent", |device| device.output(1) == Some(false));
+    }
+    devices[0].until_output(5, false);
+    devices[4].until_output(4, true);
+    devices[4].until_output(3, true);
+    devices[0].pull(1, true);
+    net.line_of(0, 20, 3);
+    everybody_sees(&devices, [true, false, true, true, true]);
+    all_are_connected(&devices);
+}
+
+#[test]
+fn either_side_may_be_killed_and_the_line_cut_while_it_loses_packets() {
+    let test = "either_side_may_be_killed_and_the_line_cut_while_it_loses_packets";
+    let Some(net) = Net::long(test) else { return };
+    let to = net.device(1, hears(0, "4s"));
+    let from = net.device(0, sends(0, &[1]));
+    net.line_of(0, 40, 5);
+    from.pull(1, true);
+    for turn in 0..4 {
+        let is_on = turn % 2 == 0;
+        from.pull(2, is_on);
+        to.until("the newest state", |to| to.output(1) == Some(true) && to.output(2) == Some(is_on));
+        net.line_of(0, 40, 100);
+        from.pull(2, !is_on);
+        if turn < 2 {
+            to.until_output(1, false);
+        }
+        match turn % 2 {
+            0 => from.signal(Signal::SIGKILL),
+            _ => to.signal(Signal::SIGKILL),
+        }
+        from.pull(3, is_on);
+        net.line_of(0, 40, 5);
+        to.until("the newest state", |to| (1..=3).all(|line| to.output(line) == Some([true, !is_on, is_on][line - 1])));
+    }
+    to.until_peer(PORT, "device 0", "connected");
+    from.until_peer(PORT, &at(1), "connected");
+}
+
+#[test]
+fn a_sender_that_vanishes_without_a_word_is_followed_by_the_next() {
+    let Some(net) = Net::switched("a_sender_that_vanishes_without_a_word_is_followed_by_the_next", 2) else { return };
+    let to = net.device(1, hears(0, "6s"));
+    let from = net.device(0, sends(0, &[1]));
+    for is_on in [true, false, true] {
+        from.pull(1, is_on);
+        to.until_output(1, is_on);
+        // Nothing tells the receiver that this process has ended: its connection stays open there, half.
+        net.cable_of(0, false);
+        from.kill_mirror();
+        from.pull(1, !is_on);
+        net.cable_of(0, true);
+        to.until_output(1, !is_on);
+        from.until_peer(PORT, &at(1), "connected");
+    }
+    assert_eq!(to.child("read-dido").restarts, 0);
+}
+
+#[test]
+fn two_devices_of_the_original_share_a_receiver() {
+    let Some(net) = Net::switched("two_devices_of_the_original_share_a_receiver", 3) else { return };
+    let known = |device: usize, outputs: &str| {
+        format!(
+            "[[receiver.senders]]\nname = \"old {device}\"\nprotocol = \"legacy\"\naddresses = [\"{}\"]\noutputs = [{outputs}]\n",
+            address(device)
+        )
+    };
+    let first = known(0, "\"DO1\", \"DO2\", \"DO3\", \"DO4\"");
+    let second = known(1, "\"\", \"\", \"\", \"\", \"DO5\", \"DO6\", \"DO7\", \"DO8\"");
+    let to = net.device(2, format!("bind = \"0.0.0.0\"\nport = {PORT}\n{first}{second}"));
+    let old: Vec<Device> = (0..2).map(|device| net.device(device, sender("old", PORT, "legacy", &[at(2)]))).collect();
+    for is_on in [true, false] {
+        for line in 1..=8 {
+            old[0].pull(line, is_on);
+            old[1].pull(line, !is_on);
+        }
+        to.until("each has its outputs", |to| (1..=8).all(|output| to.output(output) == Some((output <= 4) == is_on)));
+    }
+}
+
+#[test]
+fn peers_are_told_to_programs_of_the_machine_only() {
+    let Some(net) = Net::switched("peers_are_told_to_programs_of_the_machine_only", 2) else { return };
+    let to = net.device(1, hears(0, "5s"));
+    assert_eq!(to.peers(PORT).len(), 1);
+    let there = net.ns(0);
+    let asked = std::thread::spawn(move || {
+        setns(File::open(format!("/run/netns/{there}")).expect("the namespace is there"), CloneFlags::CLONE_NEWNET)
+            .expect("root may");
+        block_on(async {
+            let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", at(1))).expect("an address");
+            let mut client = MirrorServiceClient::new(endpoint.connect().await.expect("a sender may come from there"));
+            client.list_peers(ListPeersRequest {}).await.map(drop).map_err(|status| status.code())
+        })
+    });
+    assert_eq!(asked.join().expect("no panic"), Err(tonic::Code::PermissionDenied));
 }

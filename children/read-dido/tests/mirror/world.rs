@@ -89,16 +89,8 @@ impl Device {
         }
         let owner = plan.owner.as_deref().unwrap_or(MIRROR);
         fs::write(dirs.config.join("hardware.toml"), hardware(&plan.outputs, owner)).expect("own file");
-        for (name, program, after) in [("io", "multus-io", ""), (MIRROR, "multus-read-dido", "after = [\"io\"]\n")] {
-            let program = programs().join(program);
-            assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
-            let text = format!(
-                "command = [{program:?}]\n{after}[heartbeat]\ndeadline = \"20s\"\n[restart]\ndelays = [\"0s\"]\n"
-            );
-            fs::write(dirs.child_file(name), text).expect("own file");
-        }
-        fs::write(dirs.parameter_file("io"), "retain_interval = \"1s\"\n").expect("own file");
-        fs::write(dirs.parameter_file(MIRROR), plan.parameters).expect("own file");
+        put(&dirs, "io", "multus-io", "", "retain_interval = \"1s\"\n");
+        put(&dirs, MIRROR, "multus-read-dido", "after = [\"io\"]\n", &plan.parameters);
         for (name, text, mode) in plan.files {
             fs::write(files.join(&name), text).expect("own file");
             fs::set_permissions(files.join(&name), fs::Permissions::from_mode(mode)).expect("own file");
@@ -107,6 +99,12 @@ impl Device {
         let mut device = Self { temp, dirs, daemon: None, panel, namespace: plan.namespace };
         device.switch_on();
         device
+    }
+
+    /// One more child.
+    pub(crate) fn add(&self, name: &str, program: &str, parameters: &str) {
+        put(&self.dirs, name, program, "", parameters);
+        self.tell(&Request::Reload);
     }
 
     /// Starts multusd.
@@ -287,6 +285,15 @@ impl Drop for Device {
     fn drop(&mut self) {
         self.switch_off();
     }
+}
+
+fn put(dirs: &Dirs, name: &str, program: &str, keys: &str, parameters: &str) {
+    let program = programs().join(program);
+    assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
+    let text =
+        format!("command = [{program:?}]\n{keys}[heartbeat]\ndeadline = \"20s\"\n[restart]\ndelays = [\"0s\"]\n");
+    fs::write(dirs.child_file(name), text).expect("own file");
+    fs::write(dirs.parameter_file(name), parameters).expect("own file");
 }
 
 /// The board of the original.
