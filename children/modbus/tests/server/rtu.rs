@@ -258,8 +258,10 @@ fn a_converter_that_is_pulled_out_and_put_in_again_disturbs_no_other_master() {
         works(&format!("after it was pulled out, turn {turn}"));
     }
     assert_eq!(device.child("modbus").restarts, 0);
-    let log = device.log("modbus");
-    assert!(log.contains("cannot be opened") && log.contains("trying again"), "{log}");
+    device.until("why is told", |device| {
+        let log = device.log("modbus");
+        log.contains("cannot be opened") && log.contains("trying again")
+    });
 }
 
 #[test]
