@@ -35,6 +35,14 @@ impl Traces {
         }
     }
 
+    /// The slot has another child now: its processes are counted from one again.
+    pub fn forget(&self, slot: usize) {
+        let mut slots = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(pages) = slots.get_mut(slot) {
+            *pages = [None, None];
+        }
+    }
+
     /// The words of a process's page as they are now; `None` when it has none, or it is too long ago.
     pub fn read(&self, slot: usize, generation: u32) -> Option<Vec<AtomicU64>> {
         let page = {

@@ -65,6 +65,13 @@ impl Ear {
     }
 }
 
+impl Ear {
+    /// The child in this slot is gone: the next one there says everything anew.
+    pub(super) fn forget(&mut self, slot: usize) {
+        self.0.remove(&slot);
+    }
+}
+
 impl Heard {
     fn new(now: MonoNs) -> Self {
         Self { generation: 0, made: 0, left_out: 0, status: Text::EMPTY, credit: AT_ONCE, since: now }

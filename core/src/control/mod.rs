@@ -481,6 +481,7 @@ impl Control {
             }
             Reply::Removed { slot } => {
                 self.rings.feed(adapters::Setup::Drop { slot });
+                self.ear.forget(slot);
                 if self.roster.removed(slot) {
                     self.roster.reload(&mut self.rings);
                 }

@@ -197,6 +197,8 @@ struct Asked {
     /// `None`: the main program; else the command, with its time limit.
     job: Option<(Option<Job>, Duration)>,
     at: MonoNs,
+    /// Nobody wants it any more.
+    cancelled: bool,
     report: OwnedFd,
     request_page: Option<OwnedFd>,
 }
@@ -310,6 +312,10 @@ impl Launcher {
         while let Ok(setup) = self.ends.setups.pop() {
             let slot = setup.slot;
             if let Some(place) = self.slots.get_mut(slot) {
+                let is_another = place.name().is_some_and(|name| name != setup.plan.name);
+                if is_another {
+                    self.ends.traces.forget(slot);
+                }
                 place.setup = Some(setup);
             }
         }
@@ -335,6 +341,10 @@ impl Launcher {
             Order::Kill { slot, generation } => self.kill(slot, generation),
             Order::Run { slot, generation, job } => self.run_job(slot, generation, job),
             Order::CancelJobs { slot } => {
+                // Also those that are being made: they are ended when their number is known.
+                for asked in self.asked.values_mut().filter(|asked| asked.slot == slot && asked.job.is_some()) {
+                    asked.cancelled = true;
+                }
                 for running in self.jobs.values_mut().filter(|j| j.slot == slot) {
                     running.cancelled = true;
                     end_job(running);
@@ -433,7 +443,8 @@ impl Launcher {
             self.ends.lines.introduce(pages);
         }
         let at = MonoNs::now();
-        self.asked.insert(self.next_tag, Asked { slot, generation, job: None, at, report, request_page });
+        self.asked
+            .insert(self.next_tag, Asked { slot, generation, job: None, at, cancelled: false, report, request_page });
         Ok(())
     }
 
@@ -459,7 +470,7 @@ impl Launcher {
 
     fn made(&mut self, tag: u64, result: Result<i32, i32>) {
         let Some(asked) = self.asked.remove(&tag) else { return };
-        let Asked { slot, generation, job, report, request_page, .. } = asked;
+        let Asked { slot, generation, job, cancelled, report, request_page, .. } = asked;
         // Nobody but this thread reaps children, so the number still is this process.
         let opened = result.and_then(|pid| {
             let opened = sys::pidfd_open(pid).and_then(|pidfd| Ok((pid, pidfd.try_clone()?, pidfd)));
@@ -509,10 +520,13 @@ impl Launcher {
                     report,
                     until,
                     timed_out: false,
-                    cancelled: false,
+                    cancelled,
                     ended: None,
                     groups,
                 };
+                if cancelled {
+                    end_job(&running);
+                }
                 self.jobs.insert(tag, running);
             }
             (Err(errno), None) => {
@@ -521,6 +535,7 @@ impl Launcher {
                 }
                 self.answer(Answer::SpawnFailed { slot, generation, errno });
             }
+            (Err(_), Some(_)) if cancelled => {}
             (Err(errno), Some((job, _))) => self.job_ended(slot, generation, job, JobResult::NotStarted(errno)),
         }
     }
@@ -708,7 +723,15 @@ impl Launcher {
         spawner.ask(self.next_tag, &plan.program, &fds)?;
         self.asked.insert(
             self.next_tag,
-            Asked { slot, generation, job: Some((job, plan.timeout)), at: MonoNs::now(), report, request_page: None },
+            Asked {
+                slot,
+                generation,
+                job: Some((job, plan.timeout)),
+                at: MonoNs::now(),
+                cancelled: false,
+                report,
+                request_page: None,
+            },
         );
         Ok(())
     }
