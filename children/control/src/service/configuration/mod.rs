@@ -8,6 +8,7 @@
 //! mask back keeps the value.
 
 mod apply;
+mod comments;
 mod document;
 mod history;
 mod own_schema;
@@ -15,6 +16,8 @@ mod program;
 mod schema;
 mod secrets;
 mod store;
+#[cfg(test)]
+mod tests;
 mod text_file;
 mod version;
 

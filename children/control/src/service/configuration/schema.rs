@@ -20,6 +20,8 @@ pub(super) struct Node<'a> {
     secret: bool,
     display_level: u32,
     edit_level: u32,
+    /// Below a table whose keys are described, under one that is not.
+    strange: bool,
 }
 
 static UNKNOWN: Value = Value::Null;
@@ -28,18 +30,21 @@ impl<'a> Node<'a> {
     /// The whole document. Without a schema nothing is secret and levels are the usual ones.
     pub(super) fn root(schema: Option<&'a Value>) -> Self {
         let root = schema.unwrap_or(&UNKNOWN);
-        let all = Node { root, here: root, secret: false, display_level: Caller::USER, edit_level: Caller::ADMIN };
+        let (display_level, edit_level) = (Caller::USER, Caller::ADMIN);
+        let all = Node { root, here: root, secret: false, display_level, edit_level, strange: false };
         all.with_marks_of(root)
     }
 
     /// The value of a key.
     pub(super) fn key(&self, key: &str) -> Self {
-        self.down(|schema| {
+        let below = self.down(|schema| {
             schema
                 .get("properties")
                 .and_then(|known| known.get(key))
                 .or_else(|| schema.get("additionalProperties").filter(|more| more.is_object()))
-        })
+        });
+        let is_new = self.is_known() && !below.is_known() && !self.flag("additionalProperties");
+        Node { strange: self.strange || is_new, ..below }
     }
 
     /// A value in a list.
@@ -52,8 +57,13 @@ impl<'a> Node<'a> {
         self.secret || caller.level > self.display_level
     }
 
+    /// Whether it stands under a key that the schema neither knows nor allows: a typing error, or of another version of the
+    /// program. It may hold anything.
+    pub(super) fn is_strange(&self) -> bool {
+        self.strange
+    }
+
     /// Whether the schema says anything of this place.
-    #[cfg(test)]
     pub(super) fn is_known(&self) -> bool {
         !self.here.is_null()
     }
@@ -187,6 +197,12 @@ fn is_secret(schema: &Value) -> bool {
         || schema.get("format").and_then(Value::as_str) == Some("password")
 }
 
+/// In place of a schema that cannot be told at the moment: everything counts as secret, and only root may change it, because
+/// nobody knows what is and who may.
+pub(super) fn not_known() -> Arc<Value> {
+    Arc::new(serde_json::json!({ "writeOnly": true, "x-edit-level": Caller::ROOT }))
+}
+
 /// Schemas that programs told, for as long as the programs do not change.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
@@ -203,12 +219,12 @@ struct Known {
 }
 
 impl Cache {
-    /// The schema of the program behind a command line; `None` if it has none. Runs it if it is not known yet. As long as it has
-    /// one but cannot tell it, everything counts as secret.
+    /// The schema of the program behind a command line; `None` if it has none. Runs it if it is not known yet. As long as it
+    /// may have one that cannot be told, that is [`not_known`].
     pub(super) fn of(&self, program: &Path, arguments: &[String]) -> Option<Arc<Value>> {
         let mut command = vec![program.to_string_lossy().into_owned()];
         command.extend_from_slice(arguments);
-        let stamp = Stamp::of(program, arguments)?;
+        let Some(stamp) = Stamp::of(program, arguments) else { return Some(not_known()) };
         let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = lock().get(&command)
             && known.stamp == stamp
@@ -221,7 +237,7 @@ impl Cache {
             Err(error) => {
                 log::warn!("{}: no schema, so its parameters are hidden: {error}", program.display());
                 // It may only have been busy.
-                (Some(Arc::new(serde_json::json!({ "writeOnly": true }))), Some(Instant::now() + ASK_AGAIN))
+                (Some(not_known()), Some(Instant::now() + ASK_AGAIN))
             }
         };
         let mut known = lock();
@@ -272,6 +288,13 @@ mod tests {
         let levels = ["strict", "free", "unknown"].map(|key| root.key("open").key(key).edit_level());
         assert_eq!(levels, [0, 100, 100]);
         assert!(Node::hides_something(&schema) && !Node::hides_something(&schema["properties"]["plain"]));
+        let strange = |node: Node<'_>| node.is_strange();
+        assert!(strange(root.key("tokn")) && strange(root.key("tokn").key("x").item()));
+        assert!(strange(root.key("open").key("more")) && !strange(root.key("list").item().key("user")));
+        assert!(!strange(root.key("login").key("more")) && !strange(root.key("open").key("free")));
+        let free = serde_json::json!({ "properties": { "any": { "additionalProperties": true } } });
+        assert!(!strange(Node::root(Some(&free)).key("any").key("x").key("y")));
+        assert!(!strange(Node::root(None).key("x")), "nothing is known at all");
         let circle = serde_json::json!({ "$ref": "#" });
         assert_eq!(Node::root(Some(&circle)).key("x").edit_level(), Caller::ADMIN);
     }

@@ -15,8 +15,8 @@ use super::super::faults::names_in;
 use super::super::{Caller, Error, Problem, Result};
 use super::history::{History, VersionInfo};
 use super::program::{self, Draft};
-use super::schema::Node;
-use super::secrets::{flat, masked, restore};
+use super::schema::{self, Node};
+use super::secrets::{flat, masked, restored};
 use super::{Configuration, Document, DocumentInfo, MASK, Save, Saved, Text, own_schema};
 
 /// One value of a document to be changed.
@@ -387,14 +387,16 @@ impl Configuration {
         children.into_iter().find(|child| child.instance_names().any(|name| name == instance))
     }
 
+    /// The schema of a document; `None` if its program has none. When nobody can tell whether there is one (the child is not in
+    /// the configuration, or its program is not there), everything counts as secret.
     pub(super) fn schema(&self, document: &Document) -> Option<Arc<Value>> {
         match document {
             Document::Daemon => Some(own_schema::daemon()),
             Document::Child(_) => Some(own_schema::child()),
-            Document::Parameters(instance) => {
-                let (program, arguments) = program_of(&self.child_of(instance)?)?;
-                self.schemas.of(&program, &arguments)
-            }
+            Document::Parameters(instance) => match self.child_of(instance).as_ref().and_then(program_of) {
+                Some((program, arguments)) => self.schemas.of(&program, &arguments),
+                None => Some(schema::not_known()),
+            },
             Document::Text { instance, key } => Some(Arc::new(self.place(instance, key).ok()?.schema())),
         }
     }
@@ -546,10 +548,10 @@ fn unmasked(
         let hidden = is_hidden_text(schema, caller);
         return Ok(if hidden && text.trim_end() == MASK { old } else { text }.to_owned());
     }
-    let mut document: DocumentMut = text.parse().map_err(|error| vec![of_syntax(text, &error)])?;
-    let old = old.parse::<DocumentMut>().ok();
-    let problems = restore(&mut document, old.as_ref(), schema, caller);
-    if problems.is_empty() { Ok(document.to_string()) } else { Err(problems) }
+    if let Err(error) = text.parse::<DocumentMut>() {
+        return Err(vec![of_syntax(text, &error)]);
+    }
+    restored(text, old, schema, caller)
 }
 
 fn change_value(document: &mut DocumentMut, change: &Change) -> Result<()> {
