@@ -30,11 +30,13 @@
   }
 
   const lost = $("#lost");
-  let since = 0, busy = false, again = false, due = 0, pause = 1000, touched = Date.now();
+  let since = 0, busy = false, again = false, due = 0, pause = 1000, touched = Date.now(), told = touched;
   // A page that nobody has touched for two minutes shows what happens at once, and new measurements every two minutes.
   const untouched = () => Date.now() - touched > 120_000;
   for (const what of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) {
-    addEventListener(what, () => {
+    addEventListener(what, e => {
+      // A pointer that rests may be told to have moved when the page changes below it.
+      if (what === "pointermove" && !e.movementX && !e.movementY) return;
       if (untouched()) due = 0;
       touched = Date.now();
     }, { capture: true, passive: true });
@@ -51,8 +53,11 @@
     if (busy) return void (again = true);
     busy = true; again = false;
     const start = performance.now();
+    // An open page alone keeps nobody logged in; somebody who reads, scrolls or types in it does.
+    const headers = { Accept: "text/html", ...(touched === told && { "X-Refresh": "1" }) };
+    told = touched;
     try {
-      const answer = await fetch(location.href.split("#")[0], { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(10000) });
+      const answer = await fetch(location.href.split("#")[0], { headers, signal: AbortSignal.timeout(10000) });
       if (answer.redirected && new URL(answer.url).pathname === "/log-in") return void location.assign("/log-in?to=" + encodeURIComponent(location.pathname + location.search));
       const text = await answer.text();
       if (answer.status >= 500 && !text.includes("data-live")) throw new Error("HTTP " + answer.status);

@@ -92,9 +92,26 @@ impl Certificates {
 }
 
 impl Files {
+    /// Whether they can be used, as far as this user may look.
+    ///
+    /// # Errors
+    /// As of [`Certificates::load`].
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let is_barred = |file: &PathBuf| {
+            std::fs::File::open(file).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        };
+        match self.all().any(is_barred) {
+            true => Ok(()),
+            false => self.read().map(drop),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten()
+    }
+
     fn stamps(&self) -> Vec<Stamp> {
-        let files = [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()];
-        files.into_iter().flatten().map(|file| stamp(file)).collect()
+        self.all().map(|file| stamp(file)).collect()
     }
 
     fn read(&self) -> Result<ServerConfig, Error> {
@@ -147,3 +164,46 @@ fn stamp(file: &Path) -> Stamp {
 }
 
 const LOOK: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::testing::{Authority, skip};
+
+    fn files(dir: &Path) -> Files {
+        let (certificate, key) = (dir.join("web.pem"), dir.join("web.key"));
+        Files { part: "web.tls", certificate, key, client_ca: None, protocol: b"h2" }
+    }
+
+    #[test]
+    fn files_that_would_end_the_program_are_found_by_the_check() {
+        let temp = tempfile::tempdir().expect("a temporary directory can be made");
+        let good = files(temp.path());
+        let said = |files: &Files| files.check().expect_err("it cannot be used").to_string();
+        assert!(said(&good).starts_with("web.tls: ") && said(&good).contains("web.pem"), "{}", said(&good));
+        Authority::new("ours").sign(&good.certificate, &good.key);
+        assert!(good.check().is_ok());
+        let other = Files { key: temp.path().join("other.key"), ..good.clone() };
+        Authority::new("ours").sign(&temp.path().join("other.pem"), &other.key);
+        assert!(said(&other).contains("web.pem"), "they do not belong together: {}", said(&other));
+        std::fs::write(&other.key, "nonsense").expect("own file");
+        assert!(said(&other).contains("other.key"), "{}", said(&other));
+        let ca = Files { client_ca: Some(temp.path().join("ca.pem")), ..good };
+        assert!(said(&ca).contains("ca.pem"), "{}", said(&ca));
+    }
+
+    #[test]
+    fn a_key_that_only_the_program_may_read_is_no_mistake() {
+        let test = "a_key_that_only_the_program_may_read_is_no_mistake";
+        if nix::unistd::Uid::effective().is_root() {
+            return skip(test, "root may read everything");
+        }
+        let temp = tempfile::tempdir().expect("a temporary directory can be made");
+        let files = files(temp.path());
+        Authority::new("ours").sign(&files.certificate, &files.key);
+        std::fs::set_permissions(&files.key, std::fs::Permissions::from_mode(0o0)).expect("own file");
+        assert!(files.check().is_ok());
+    }
+}

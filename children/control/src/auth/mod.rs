@@ -70,6 +70,15 @@ pub enum Visitor {
     Token(Caller),
 }
 
+/// Whether a request counts as use of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Somebody did something.
+    OfPerson,
+    /// An open page shows what is new; that alone keeps nobody logged in.
+    OfPage,
+}
+
 /// Somebody who logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -200,12 +209,17 @@ impl Auth {
 
     // ---- sessions ---------------------------------------------------------------------------------------------------
 
-    /// Who sends a request with this session id (of the cookie) and this `Authorization` header. Counts as use of the
-    /// session.
+    /// Who sends a request with this session id (of the cookie) and this `Authorization` header.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`]: the header is there and no token of ours. A cookie that is none of ours is nobody.
-    pub fn visitor(&self, now: Instant, session_id: Option<&str>, authorization: Option<&str>) -> Result<Visitor> {
+    pub fn visitor(
+        &self,
+        now: Instant,
+        session_id: Option<&str>,
+        authorization: Option<&str>,
+        by: Use,
+    ) -> Result<Visitor> {
         if let Some(authorization) = authorization {
             let token = authorization
                 .split_once(' ')
@@ -217,7 +231,13 @@ impl Auth {
             return found.map(|(name, level)| Visitor::Token(Caller::new(name, level))).ok_or_else(unknown);
         }
         let Some(id) = session_id else { return Ok(Visitor::Nobody) };
-        let found = lock(&self.sessions).find(now, id);
+        let found = match by {
+            Use::OfPerson => lock(&self.sessions).find(now, id),
+            Use::OfPage => {
+                let key = secret::key(id);
+                lock(&self.sessions).look(now, &key).cloned().map(|entry| (key, entry))
+            }
+        };
         Ok(found.and_then(|(key, entry)| self.session(key, &entry)).map_or(Visitor::Nobody, Visitor::Session))
     }
 
@@ -526,20 +546,19 @@ impl Auth {
         lock(&self.tokens).now(Tokens::load)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Users) -> Result<T>) -> Result<(Arc<Users>, T)> {
+    /// Changes the file of the users; what it says now, and what `change` gave.
+    fn change<T>(&self, change: impl FnOnce(&mut Users) -> Result<T>) -> Result<(Users, T)> {
         struct Fault(Error);
         impl From<UsersError> for Fault {
             fn from(error: UsersError) -> Self {
                 Self(Error::Internal(error.to_string()))
             }
         }
-        let mut cached = lock(&self.users);
-        let changed = Users::change(&cached.path, |users| change(users).map_err(Fault));
-        let (users, result) = changed.map_err(|Fault(error)| error)?;
-        let users = Arc::new(users);
-        cached.stamp = stamp(&cached.path);
-        cached.content = Ok(Arc::clone(&users));
-        Ok((users, result))
+        // Writers wait for each other at the file, and for the disk. Readers wait for neither: the next one finds the file
+        // replaced and reads it.
+        let path = lock(&self.users).path.clone();
+        let changed = Users::change(&path, |users| change(users).map_err(Fault));
+        changed.map_err(|Fault(error)| error)
     }
 }
 

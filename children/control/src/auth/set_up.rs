@@ -27,7 +27,9 @@ impl SetUp {
     /// it is written to a file in `runtime_dir` that only this user and root can read.
     pub(crate) fn tend(&mut self, open: bool, hidden: bool, runtime_dir: &Path) {
         let used_up = self.code.as_ref().is_some_and(|code| code.wrong >= MOST_WRONG);
-        if !open || used_up {
+        // Whoever can read the log by now knows a code that stands in it.
+        let told = hidden && self.code.as_ref().is_some_and(|code| code.file.is_none());
+        if !open || used_up || told {
             self.forget();
         }
         if open && self.code.is_none() {
@@ -111,5 +113,9 @@ mod tests {
         assert!(!set_up.is_code(&another) && !file.exists());
         set_up.tend(true, false, temp.path());
         assert!(!file.exists(), "it is in the log");
+        let in_log = set_up.code.as_ref().expect("it is open").text.clone();
+        set_up.tend(true, true, temp.path());
+        assert!(!set_up.is_code(&in_log), "others can read the log now");
+        assert!(set_up.is_code(&fs::read_to_string(&file).expect("there is another one")));
     }
 }

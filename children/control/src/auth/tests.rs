@@ -29,7 +29,7 @@ impl World {
     }
 
     fn visitor(&self, opened: &Opened, after: Duration) -> Visitor {
-        self.auth.visitor(self.now + after, Some(&opened.id), None).expect("a cookie is never an error")
+        self.auth.visitor(self.now + after, Some(&opened.id), None, Use::OfPerson).expect("a cookie is never an error")
     }
 
     fn code(&self) -> String {
@@ -62,7 +62,8 @@ fn a_session_is_somebody_until_it_ends() {
     let looked = Visitor::Session(session.clone());
     assert_eq!(world.auth.still(world.now + minute, &looked), looked);
     for forged in ["", "x", &opened.session.csrf, &opened.id.to_lowercase(), &opened.id[1..]] {
-        let visitor = world.auth.visitor(world.now, Some(forged), None).expect("a cookie is never an error");
+        let visitor =
+            world.auth.visitor(world.now, Some(forged), None, Use::OfPerson).expect("a cookie is never an error");
         assert_eq!(visitor, Visitor::Nobody, "{forged}");
     }
     assert_eq!(world.visitor(&other, IDLE), Visitor::Nobody, "idle");
@@ -74,6 +75,47 @@ fn a_session_is_somebody_until_it_ends() {
         assert_ne!(world.visitor(&opened, quarter * 15 * minute), Visitor::Nobody);
     }
     assert_eq!(world.visitor(&opened, LIFE), Visitor::Nobody, "old, though used all the time");
+}
+
+#[test]
+fn a_page_that_shows_what_is_new_keeps_nobody_logged_in() {
+    let world = World::new(&[("admin", 10, false)]);
+    let opened = world.log_in("admin", PASSWORD).expect("right");
+    let refresh = |after: Duration| {
+        let visitor = world.auth.visitor(world.now + after, Some(&opened.id), None, Use::OfPage);
+        visitor.expect("a cookie is never an error")
+    };
+    let minute = Duration::from_secs(60);
+    assert_ne!(world.visitor(&opened, 10 * minute), Visitor::Nobody);
+    for after in (11..40).map(|minutes| minutes * minute) {
+        assert_ne!(refresh(after), Visitor::Nobody);
+    }
+    assert_eq!(refresh(10 * minute + IDLE), Visitor::Nobody);
+    assert_eq!(world.auth.visitor(world.now, Some("forged"), None, Use::OfPage), Ok(Visitor::Nobody));
+}
+
+#[test]
+fn who_looks_does_not_wait_for_who_writes() {
+    let world = World::new(&[("admin", 10, false)]);
+    let auth = &world.auth;
+    std::thread::scope(|scope| {
+        // As long as it takes to write: another one asks who there is.
+        let (writing, there) = std::sync::mpsc::channel::<()>();
+        let (asked, answer) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            there.recv().expect("it is being written");
+            let _ = asked.send(auth.list(&admin()).map(|users| users.len()));
+        });
+        let written = auth.change(|users| {
+            writing.send(()).expect("somebody waits");
+            let seen = answer.recv_timeout(Duration::from_secs(60));
+            let user = users.get("admin").cloned().expect("there");
+            users.set("other", user).map_err(Error::Internal)?;
+            Ok(seen)
+        });
+        assert_eq!(written.expect("writable").1, Ok(Ok(1)), "it is answered at once, with what was there before");
+    });
+    assert_eq!(auth.list(&admin()).map(|users| users.len()), Ok(2));
 }
 
 #[test]
@@ -205,7 +247,7 @@ fn tokens_count_until_they_are_removed() {
     assert_eq!(world.auth.add_token(&admin(), "scada", 30, None).expect_err("there is one").kind(), "refused");
     let over = Some(SystemTime::UNIX_EPOCH);
     assert_eq!(world.auth.add_token(&admin(), "late", 30, over).expect_err("over").kind(), "invalid");
-    let show = |header: &str| world.auth.visitor(world.now, Some("not looked at"), Some(header));
+    let show = |header: &str| world.auth.visitor(world.now, Some("not looked at"), Some(header), Use::OfPerson);
     let visitor = show(&format!("Bearer {token}")).expect("good");
     assert_eq!(visitor, Visitor::Token(Caller::new("scada", 30)));
     assert_eq!(show(&format!("bearer  {token} ")), Ok(visitor.clone()));

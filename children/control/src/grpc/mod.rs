@@ -106,23 +106,24 @@ impl Config {
                 "grpc.listen: tokens must not cross a network in plain text; set certificate and key, too".into()
             );
         }
-        Ok(())
+        self.files().map_or(Ok(()), |files| files.check())
     }
 
     /// # Errors
     /// A file cannot be read.
     fn tls(&self) -> Result<Option<Arc<Certificates>>, Error> {
-        if self.certificate.as_os_str().is_empty() {
-            return Ok(None);
-        }
-        let files = Files {
+        self.files().map(Certificates::load).transpose()
+    }
+
+    /// `None`: there is no certificate.
+    fn files(&self) -> Option<Files> {
+        (!self.certificate.as_os_str().is_empty()).then(|| Files {
             part: "grpc",
             certificate: self.certificate.clone(),
             key: self.key.clone(),
             client_ca: (!self.client_ca.as_os_str().is_empty()).then(|| self.client_ca.clone()),
             protocol: b"h2",
-        };
-        Certificates::load(files).map(Some)
+        })
     }
 }
 

@@ -46,6 +46,7 @@ pub struct Config {
     pub enabled: bool,
     /// Where: empty for the file history.sqlite in the state directory; the absolute path of another file; or a server,
     /// such as mysql://user@server/database (MariaDB, MySQL; one database for each device).
+    #[schemars(extend("x-display-level" = 10, "x-edit-level" = 0))]
     pub database: String,
     /// Certificate authority of the server (PEM, an absolute path): the connection to it is then TLS, and the server must show
     /// a certificate for the name in the URL. Empty: not encrypted.
@@ -53,6 +54,7 @@ pub struct Config {
     /// Password for the server.
     pub password: Secret,
     /// A file with that password in its first line.
+    #[schemars(extend("x-edit-level" = 0))]
     pub password_file: PathBuf,
     /// What is older is removed; 0s: nothing is too old.
     pub max_age: Interval,

@@ -51,7 +51,13 @@ pub(super) fn check(url: &str, ca: &Path) -> std::result::Result<(), String> {
     if !ca.as_os_str().is_empty() && !ca.is_absolute() {
         return Err("history.ca: expected an absolute path".into());
     }
-    match options(url, "", ca)?.get_db_name() {
+    let options = options(url, "", ca)?;
+    if options.get_pass().is_some_and(|password| !password.is_empty()) {
+        return Err("history.database: a password does not belong into the URL: put it into a file, and name that in \
+                    history.password_file"
+            .into());
+    }
+    match options.get_db_name() {
         Some(_) => Ok(()),
         None => Err("history.database names no database: expected mysql://user@server/database".into()),
     }

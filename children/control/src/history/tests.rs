@@ -344,11 +344,23 @@ fn a_full_disk_is_told_of_and_caught_up_with() {
 }
 
 #[test]
+fn a_password_in_the_url_of_the_database_is_refused() {
+    let check = |database: &str| Config { database: database.into(), ..Config::default() }.check();
+    for url in ["mysql://multus:secret@server/history", "mariadb://multus:secret@server/history"] {
+        let said = check(url).expect_err("everybody who sees the URL would see it").to_string();
+        assert!(said.contains("history.password_file") && !said.contains("secret"), "{said}");
+    }
+    for url in ["mysql://multus@server/history", "mysql://multus:@server/history"] {
+        assert!(check(url).is_ok(), "{url}");
+    }
+}
+
+#[test]
 fn a_server_out_of_reach_holds_up_nobody() {
     let root = tempfile::tempdir().expect("a directory");
     let dirs = dirs(root.path());
-    let database = format!("mysql://multus:secret@127.0.0.1:{}/history", free_port());
-    let history = start(&Config { database, ..Config::default() }, &dirs);
+    let database = format!("mysql://multus@127.0.0.1:{}/history", free_port());
+    let history = start(&Config { database, password: "secret".into(), ..Config::default() }, &dirs);
     until("it fails", || (history.stats().failures > 0).then_some(()));
     for n in 0..IO_QUEUE + 10 {
         history.io_changed(IoChange { time_unix_ns: n as u64, ..IoChange::default() });

@@ -54,6 +54,7 @@ pub struct Config {
     /// The password of that user.
     pub password: Secret,
     /// A file with that password in its first line.
+    #[schemars(extend("x-edit-level" = 0))]
     pub password_file: PathBuf,
     /// Second part of all topics; empty: the name of the machine.
     pub site: String,

@@ -47,8 +47,10 @@ pub struct Target {
     /// Whether it is told anything.
     pub enabled: bool,
     /// A program with its arguments; it gets the event as JSON on its standard input. No shell is involved.
+    #[schemars(extend("x-edit-level" = 0))]
     pub command: Vec<String>,
-    /// Gets a POST with JSON: site, text, suppressed, event.
+    /// Gets a POST with JSON: site, text, suppressed, event. It may hold a token, so not everybody sees it.
+    #[schemars(extend("x-display-level" = 10))]
     pub url: String,
     /// What stands in the header Authorization of that POST, such as "Bearer ..."; empty: none.
     pub authorization: Secret,
@@ -89,6 +91,7 @@ pub struct Mail {
     /// The password of that user.
     pub password: Secret,
     /// A file with that password in its first line.
+    #[schemars(extend("x-edit-level" = 0))]
     pub password_file: PathBuf,
     /// The sender, such as "Pump house <pump@example.com>".
     pub from: String,

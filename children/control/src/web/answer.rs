@@ -151,6 +151,24 @@ mod tests {
         assert_eq!(ask(minutes(3), Method::Get, "/api/v1/users", "", json).0, 401);
     }
 
+    #[test]
+    fn a_page_that_refreshes_itself_keeps_nobody_logged_in() {
+        let root = tempfile::tempdir().expect("a directory");
+        let web = web(root.path());
+        let start = Instant::now();
+        let opened = web.auth.log_in(start, HERE, "admin", PASSWORD).expect("right");
+        let cookie = web.cookie(&opened.id).split(';').next().unwrap_or_default().to_owned();
+        let is_let_in = |minute: u64, header: (&'static str, &'static str)| {
+            let headers = [("cookie", cookie.as_str()), header];
+            let request = Request::new(Method::Get, "/account", headers.into_iter(), HERE, false).expect("good");
+            answer_at(start + Duration::from_secs(60 * minute), &web, &request).status == 200
+        };
+        let (person, page, stream) = (("accept", "text/html"), ("x-refresh", "1"), ("accept", "text/event-stream"));
+        assert!(is_let_in(20, person));
+        assert!((21..50).all(|minute| is_let_in(minute, page) && is_let_in(minute, stream)));
+        assert!(!is_let_in(50, page) && !is_let_in(50, stream));
+    }
+
     /// `hardware.toml` refuses such names; an image may hold them all the same.
     #[test]
     fn script_in_the_names_of_an_image_is_shown_as_text() {

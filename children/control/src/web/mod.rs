@@ -30,7 +30,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use crate::auth::{Auth, Visitor};
+use crate::auth::{Auth, Use, Visitor};
+use crate::certificates::Files;
 use crate::run::Stop;
 use crate::service::Service;
 use guard::Guard;
@@ -74,6 +75,17 @@ impl Tls {
     fn is_on(&self) -> bool {
         !self.certificate.as_os_str().is_empty()
     }
+
+    /// `None`: there are none.
+    fn files(&self) -> Option<Files> {
+        self.is_on().then(|| Files {
+            part: "web.tls",
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            client_ca: None,
+            protocol: b"http/1.1",
+        })
+    }
 }
 
 impl Config {
@@ -85,7 +97,7 @@ impl Config {
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return Err("web.tls: certificate and key belong together".into());
         }
-        Ok(())
+        self.tls.files().map_or(Ok(()), |files| files.check())
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
@@ -118,13 +130,14 @@ impl Web {
         Ok(Self { service, auth, pages, api, live: Live::default(), streams: Streams::default(), secure })
     }
 
-    /// Who sends a request; counts as use of the session.
+    /// Who sends a request; counts as use of the session, unless a page sends it by itself.
     ///
     /// # Errors
     /// 401: it has an `Authorization` header that is not good.
     pub fn visitor(&self, now: Instant, request: &Request) -> Result<Visitor, Problem> {
         let id = request.cookie(cookie_name(self.secure));
-        Ok(self.auth.visitor(now, id, request.header("authorization"))?)
+        let by = if request.is_refresh() { Use::OfPage } else { Use::OfPerson };
+        Ok(self.auth.visitor(now, id, request.header("authorization"), by)?)
     }
 
     /// The `Set-Cookie` of a session that begins.
@@ -272,6 +285,7 @@ mod tests {
             Config { hosts: vec!["http://box".into()], ..good.clone() },
             Config { tls: tls("/a", ""), ..good.clone() },
             Config { tls: tls("", "/a"), ..good.clone() },
+            Config { tls: tls("/nowhere/web.pem", "/nowhere/web.key"), ..good.clone() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

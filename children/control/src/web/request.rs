@@ -107,6 +107,12 @@ impl Request {
         self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
+    /// Whether a page sends it by itself, to show what is new: as said by its script, or because it is the begin of a stream.
+    pub(crate) fn is_refresh(&self) -> bool {
+        let is_stream = || self.header("accept") == Some("text/event-stream");
+        !self.method.changes() && (self.header(REFRESH).is_some() || is_stream())
+    }
+
     /// All values of one of the [`HEADERS`].
     pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
         self.headers.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.as_str())
@@ -168,7 +174,7 @@ fn pairs(text: &[u8]) -> Option<Vec<(String, String)>> {
 }
 
 /// The headers that anything here looks at; all others stay in the guard.
-pub(crate) const HEADERS: [&str; 12] = [
+pub(crate) const HEADERS: [&str; 13] = [
     "accept",
     "authorization",
     "content-type",
@@ -181,7 +187,11 @@ pub(crate) const HEADERS: [&str; 12] = [
     "referer",
     "sec-fetch-site",
     "x-csrf-token",
+    REFRESH,
 ];
+
+/// Set by the script of a page that asks for itself again, and nobody has touched it since it did last.
+const REFRESH: &str = "x-refresh";
 
 #[cfg(test)]
 mod tests {

@@ -93,4 +93,31 @@ mod tests {
         }
         assert_eq!(root.key("heartbeat").key("deadline").edit_level(), Caller::ADMIN);
     }
+
+    #[test]
+    fn what_leads_to_any_file_or_program_needs_the_level_of_root_in_the_parameters_of_this_program() {
+        let schema = schemars::schema_for!(crate::config::Config).to_value();
+        let root = Node::root(Some(&schema));
+        let target = root.key("notify").key("targets").key("any");
+        let (mqtt, history) = (root.key("mqtt"), root.key("history"));
+        for (what, node) in [
+            ("command", target.key("command")),
+            ("mail.password_file", target.key("mail").key("password_file")),
+            ("mqtt.password_file", mqtt.key("password_file")),
+            ("history.password_file", history.key("password_file")),
+            ("history.database", history.key("database")),
+            ("grpc.key", root.key("grpc").key("key")),
+            ("text_folders", root.key("configuration").key("text_folders").key("pump")),
+        ] {
+            assert!(node.is_known(), "{what}");
+            assert_eq!(node.edit_level(), Caller::ROOT, "{what}");
+        }
+        for node in [target.key("url"), target.key("ca"), mqtt.key("ca"), mqtt.key("host"), history.key("max_age")] {
+            assert_eq!(node.edit_level(), Caller::ADMIN);
+        }
+        let (user, admin) = (Caller::new("user", Caller::USER), Caller::new("admin", Caller::ADMIN));
+        for node in [target.key("url"), history.key("database")] {
+            assert!(node.is_hidden_from(&user) && !node.is_hidden_from(&admin), "they may hold tokens");
+        }
+    }
 }

@@ -40,7 +40,7 @@ use super::request::{HEADERS, Method, Request};
 use super::statics;
 use super::streams::STREAM;
 use super::{Config, Web};
-use crate::certificates::{Certificates, Files};
+use crate::certificates::Certificates;
 use admission::{Admission, Ticket};
 use body::Body;
 use forward::Forward;
@@ -67,16 +67,7 @@ impl Guard {
     /// # Errors
     /// Certificate or key cannot be used.
     pub(crate) fn new(web: Arc<Web>, config: &Config, socket: std::path::PathBuf) -> Result<Self, Error> {
-        let tls = match config.tls.is_on() {
-            true => Some(Certificates::load(Files {
-                part: "web.tls",
-                certificate: config.tls.certificate.clone(),
-                key: config.tls.key.clone(),
-                client_ca: None,
-                protocol: b"http/1.1",
-            })?),
-            false => None,
-        };
+        let tls = config.tls.files().map(Certificates::load).transpose()?;
         let machine = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Self {
             web,
