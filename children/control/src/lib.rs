@@ -9,6 +9,7 @@ pub mod auth;
 pub mod blocking;
 mod certificates;
 pub mod config;
+mod gate;
 pub mod grpc;
 pub mod history;
 pub mod metrics;

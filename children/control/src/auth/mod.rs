@@ -6,7 +6,6 @@
 //!
 //! Secrets are not logged, and neither is a user name that does not exist: it may be a password in the wrong field.
 
-mod gate;
 mod secret;
 mod sessions;
 mod set_up;
@@ -23,8 +22,8 @@ use multus_users::{Hash, Token, Tokens, User, Users, UsersError, name_fault, pas
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::gate::Gate;
 use crate::service::{Caller, Error};
-use gate::Gate;
 use secret::Key;
 use sessions::Sessions;
 use set_up::SetUp;

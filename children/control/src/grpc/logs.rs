@@ -11,7 +11,6 @@ use tonic::{Request, Response, Status, async_trait};
 use super::stream::Stream;
 use super::{Api, convert, identity};
 use crate::blocking;
-use crate::service::Error;
 
 #[async_trait]
 impl LogsService for Api {
@@ -47,10 +46,7 @@ impl LogsService for Api {
                 sleep(LOOK).await;
                 let follower = Arc::clone(&follower);
                 let poll = move || follower.lock().unwrap_or_else(PoisonError::into_inner).poll();
-                lines = match blocking::call(poll).await {
-                    Err(Error::Busy(_)) => Vec::new(),
-                    lines => lines.map_err(convert::status)?,
-                };
+                lines = blocking::turn(poll).await.map_err(convert::status)?;
             }
         })
     }

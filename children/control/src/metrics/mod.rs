@@ -188,8 +188,8 @@ fn intervals(text: &mut Text, all: &[Intervals]) {
             text.bucket(&labels, Some(ns as f64 / 1e9), up_to(ns));
         }
         let all = lane.buckets.iter().map(|(_, count)| count).sum();
+        // The daemon keeps no sum, and a count goes with a sum or not at all; the last bucket says the same.
         text.bucket(&labels, None, all);
-        text.sample("_count", &labels, all as f64);
     }
 }
 

@@ -130,7 +130,7 @@ fn everything_is_in_the_text_with_its_type() {
         r#"multus_child_beat_interval_seconds_bucket{child="io",lane="",le="0.000131072"} 2"#,
         r#"multus_child_beat_interval_seconds_bucket{child="io",lane="",le="0.004194304"} 12"#,
         r#"multus_child_beat_interval_seconds_bucket{child="io",lane="",le="0.008388608"} 42"#,
-        r#"multus_child_beat_interval_seconds_count{child="io",lane=""} 43"#,
+        r#"multus_child_beat_interval_seconds_bucket{child="io",lane="",le="+Inf"} 43"#,
         "multus_history_stored_total 9",
         r#"multus_io_value{name="T1",kind="analogue-input",unit="°C \"K\""} -2.5"#,
         r#"multus_io_bad{name="T1"} 1"#,

@@ -87,6 +87,14 @@ impl Service {
     }
 }
 
+#[cfg(test)]
+impl Service {
+    /// As if the daemon had told of it.
+    pub(crate) fn happens(&self, event: Event) {
+        self.inner.events.add(event);
+    }
+}
+
 impl Events {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

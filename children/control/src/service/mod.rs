@@ -18,7 +18,7 @@ mod machine;
 mod metrics;
 mod notify;
 pub mod queue;
-mod status;
+pub(crate) mod status;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

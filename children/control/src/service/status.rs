@@ -1,5 +1,6 @@
 //! The status of the daemon and its children, asked for at most once in [`FRESH`], however many look.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -83,6 +84,25 @@ fn child_of(status: &ChildStatus) -> &str {
     status.name.strip_suffix(number.as_str()).unwrap_or(&status.name)
 }
 
+/// How many instances each child has, by its name; those with one are not among them, because they have the name of the child.
+pub(crate) fn families(children: &[ChildStatus]) -> BTreeMap<&str, usize> {
+    let mut families = BTreeMap::new();
+    for child in children {
+        let family = child_of(child);
+        if family != child.name {
+            *families.entry(family).or_default() += 1;
+        }
+    }
+    families.retain(|_, instances| *instances > 1);
+    families
+}
+
+/// The child of an instance, and how many instances it has.
+pub(crate) fn family<'a>(child: &'a ChildStatus, families: &BTreeMap<&str, usize>) -> (&'a str, usize) {
+    let family = child_of(child);
+    families.get(family).filter(|_| family != child.name).map_or((&child.name, 1), |instances| (family, *instances))
+}
+
 pub(crate) fn no_child(name: &str) -> Error {
     Error::NotFound(format!("there is no child {name:?}"))
 }
@@ -93,6 +113,15 @@ const FRESH: Duration = Duration::from_millis(200);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instances_of_a_child_are_counted() {
+        let child = |name: &str, instance| ChildStatus { name: name.into(), instance, ..ChildStatus::default() };
+        let all = [child("pump_0", 0), child("pump_1", 1), child("lamp", 0), child("fan_0", 0), child("x_1", 0)];
+        let families = families(&all);
+        let of: Vec<_> = all.iter().map(|child| family(child, &families)).collect();
+        assert_eq!(of, [("pump", 2), ("pump", 2), ("lamp", 1), ("fan_0", 1), ("x_1", 1)]);
+    }
 
     #[test]
     fn a_name_means_an_instance_or_all_of_a_child() {

@@ -88,31 +88,12 @@ pub(crate) fn read_only() -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
-    use multus_users::{Hash, User, Users, UsersError};
-
     use super::super::request::Method;
+    use super::super::testing::{HERE, PASSWORD, web};
     use super::*;
     use crate::service::testing::Scanner;
-    use crate::service::{Service, Settings};
-    use crate::testing::dirs;
-
-    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    const PASSWORD: &str = "pump house three";
-
-    fn web(root: &std::path::Path) -> Web {
-        let dirs = dirs(root);
-        let set = |users: &mut Users| {
-            let password = Hash::of(PASSWORD).expect("random numbers");
-            Ok::<_, UsersError>(users.set("admin", User { level: 10, read_only: false, password }))
-        };
-        Users::change(&Users::file(&dirs.config), set).expect("writable").1.expect("a good name");
-        let service = Service::new(dirs.clone(), Settings::default());
-        let auth = crate::auth::Auth::new(&dirs.config, &dirs.runtime);
-        Web::new(auth, service, false).expect("a thread")
-    }
 
     #[test]
     fn a_session_that_is_over_gets_nothing_and_changes_nothing() {
@@ -167,6 +148,23 @@ mod tests {
         assert!(is_let_in(20, person));
         assert!((21..50).all(|minute| is_let_in(minute, page) && is_let_in(minute, stream)));
         assert!(!is_let_in(50, page) && !is_let_in(50, stream));
+    }
+
+    #[test]
+    fn an_empty_log_can_be_followed() {
+        let root = tempfile::tempdir().expect("a directory");
+        let web = web(root.path());
+        std::fs::write(web.service.dirs().child_log("pump"), "").expect("own file");
+        let cookie = web.cookie(&web.auth.log_in(Instant::now(), HERE, "admin", PASSWORD).expect("right").id);
+        let page = |path: &str| {
+            let headers = [("cookie", cookie.split(';').next().unwrap_or_default()), ("accept", "text/html")];
+            let request = Request::new(Method::Get, path, headers.into_iter(), HERE, false).expect("good");
+            String::from_utf8(answer(&web, &request).body).expect("text")
+        };
+        let empty = page("/logs/pump");
+        assert!(empty.contains("id=\"log\"") && empty.contains("data-stream="), "{empty}");
+        assert!(empty.contains("It is empty."));
+        assert!(!page("/logs/pump?q=x").contains("id=\"log\""), "a search is not followed");
     }
 
     /// `hardware.toml` refuses such names; an image may hold them all the same.

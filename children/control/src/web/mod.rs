@@ -18,6 +18,8 @@ pub mod request;
 pub mod response;
 pub(crate) mod statics;
 mod streams;
+#[cfg(test)]
+mod testing;
 mod worker;
 
 use std::net::SocketAddr;

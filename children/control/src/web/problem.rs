@@ -170,6 +170,7 @@ pub(crate) fn title(status: u16) -> &'static str {
         405 => "Method not allowed",
         408 => "Too slow",
         409 => "Conflict",
+        412 => "Changed meanwhile",
         413 => "Too large",
         415 => "Unsupported media type",
         421 => "Unknown host",

@@ -15,10 +15,12 @@ use tokio::time::{Interval, MissedTickBehavior, interval, interval_at};
 
 use super::Web;
 use super::live::frame;
+use super::response::Response;
 use crate::auth::Visitor;
 use crate::blocking;
 use crate::history::{Format, Query};
 use crate::service::LogFollower;
+use crate::service::queue::{Next, Receiver};
 
 /// What is to come, and for whom.
 #[derive(Debug)]
@@ -30,8 +32,8 @@ pub(crate) struct Stream {
 
 #[derive(Debug)]
 enum What {
-    Live { first: Vec<Arc<Event>>, status: bool, lines: bool },
-    Log { lines: Vec<String>, follower: Box<LogFollower> },
+    Live { first: Receiver<Arc<Event>>, status: bool, lines: bool },
+    Log { lines: Vec<String>, follower: Arc<Mutex<LogFollower>> },
     File { file: File, length: u64 },
     Export { query: Box<Query>, format: Format, _place: Place },
 }
@@ -70,11 +72,11 @@ impl Drop for Place {
 pub(crate) struct TooMany;
 
 impl Streams {
-    /// Events, beginning with these; with `status`, that, too; with `lines`, inputs and outputs.
+    /// Events, beginning with what `first` holds; with `status`, that, too; with `lines`, inputs and outputs.
     pub(crate) fn live(
         &self,
         visitor: &Visitor,
-        first: Vec<Arc<Event>>,
+        first: Receiver<Arc<Event>>,
         status: bool,
         lines: bool,
     ) -> Result<Stream, TooMany> {
@@ -83,7 +85,7 @@ impl Streams {
 
     /// These lines, and those to come.
     pub(crate) fn log(&self, visitor: &Visitor, lines: Vec<String>, follower: LogFollower) -> Result<Stream, TooMany> {
-        self.make(visitor, What::Log { lines, follower: Box::new(follower) })
+        self.make(visitor, What::Log { lines, follower: Arc::new(Mutex::new(follower)) })
     }
 
     /// So many bytes of a file.
@@ -92,9 +94,20 @@ impl Streams {
     }
 
     /// Events of the database, as text.
-    pub(crate) fn export(&self, visitor: &Visitor, query: Query, format: Format) -> Result<Stream, TooMany> {
+    fn export(&self, visitor: &Visitor, query: Query, format: Format) -> Result<Stream, TooMany> {
         let place = Place::take(&self.exports, MOST_EXPORTS)?;
         self.make(visitor, What::Export { query: Box::new(query), format, _place: place })
+    }
+
+    /// The same as a file to be kept.
+    pub(crate) fn export_file(&self, visitor: &Visitor, query: Query, format: Format) -> Result<Response, TooMany> {
+        let name = match format {
+            Format::JsonLines => "events.jsonl",
+            Format::Csv => "events.csv",
+        };
+        Ok(Response::stream(self.export(visitor, query, format)?)
+            .with("Content-Type", format.content_type())
+            .with("Content-Disposition", format!("attachment; filename=\"{name}\"")))
     }
 
     fn make(&self, visitor: &Visitor, what: What) -> Result<Stream, TooMany> {
@@ -161,6 +174,18 @@ async fn next(receiver: &mut Option<broadcast::Receiver<Bytes>>) -> Result<Bytes
     }
 }
 
+/// All that a queue holds, and what is missing in it.
+fn frames_of(queue: Receiver<Arc<Event>>) -> Vec<Bytes> {
+    let mut frames = Vec::new();
+    loop {
+        match queue.try_next() {
+            Next::Item(event) => frames.push(super::live::event_frame(&event)),
+            Next::Gap(lost) => frames.push(frame(None, "gap", &lost.to_string())),
+            Next::Empty | Next::Closed => return frames,
+        }
+    }
+}
+
 fn all_lines(web: &Web) -> Bytes {
     let (fresh, lines) = web.service.seen_lines();
     super::live::lines_frame(fresh, &lines)
@@ -178,14 +203,15 @@ async fn live(
     web: &Web,
     visitor: &Visitor,
     sender: &mpsc::Sender<Part>,
-    first: Vec<Arc<Event>>,
+    first: Receiver<Arc<Event>>,
     status: bool,
     lines: bool,
 ) {
+    // First this: what happens from now on comes here, and until now by `first`.
     let mut events = Some(web.live.subscribe());
     let mut statuses = status.then(|| web.live.subscribe_status());
     let mut lines = lines.then(|| web.live.subscribe_lines());
-    let first: Vec<Bytes> = first.iter().map(|event| super::live::event_frame(event)).collect();
+    let first = frames_of(first);
     // What happened just now may come by both ways.
     let mut sent: HashSet<Bytes> = first.iter().cloned().collect();
     let start = std::iter::once(Bytes::from_static(RETRY))
@@ -238,7 +264,7 @@ async fn log(
     visitor: &Visitor,
     sender: &mpsc::Sender<Part>,
     mut lines: Vec<String>,
-    mut follower: Box<LogFollower>,
+    follower: Arc<Mutex<LogFollower>>,
 ) {
     let mut turns = interval(LOG_TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -269,9 +295,10 @@ async fn log(
                 return;
             }
         }
-        let polled = blocking::call(move || follower.poll().map(|lines| (lines, follower))).await;
-        match polled {
-            Ok((more, back)) => (lines, follower) = (more, back),
+        let follower = Arc::clone(&follower);
+        let poll = move || follower.lock().unwrap_or_else(PoisonError::into_inner).poll();
+        match blocking::turn(poll).await {
+            Ok(more) => lines = more,
             Err(error) => {
                 let text = serde_json::to_string(&error.to_string()).unwrap_or_default();
                 let _ = sender.send(Ok(frame(None, "end", &text))).await;
@@ -336,3 +363,48 @@ const MOST: usize = 192;
 const MOST_EXPORTS: usize = 2;
 const LEFT: Duration = Duration::from_secs(60);
 const PART: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{admin, web};
+    use super::*;
+    use crate::service::Caller;
+    use crate::testing::event;
+
+    /// What a stream sends until there is `end` in it.
+    async fn sent(parts: &mut mpsc::Receiver<Part>, end: &str) -> String {
+        let mut text = String::new();
+        while !text.contains(end) {
+            let part = parts.recv().await.expect("it goes on").expect("nothing breaks it off");
+            text.push_str(std::str::from_utf8(&part).expect("text"));
+        }
+        text
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_back_gets_all_that_is_kept_and_the_number_of_what_is_not() {
+        let root = tempfile::tempdir().expect("a directory");
+        let web = Arc::new(web(root.path()));
+        let visitor = admin(&web);
+        let happens = |seq| web.service.happens(event(1, seq, "ready"));
+        (10..13).for_each(happens);
+        let missed = |last: u64| web.service.follow_events(&Caller::own(), Some(last + 1)).expect("there is room");
+        let queue = missed(4);
+        // Between the worker and the guard.
+        happens(13);
+        let stream = web.streams.live(&visitor, queue, false, false).expect("there is room");
+        let (_, mut parts) = stream.run(&web);
+        let text = sent(&mut parts, "id: 13").await;
+        let words: Vec<&str> = text.lines().filter(|line| line.starts_with("id:") || line.contains("gap")).collect();
+        assert_eq!(words, ["event: gap", "id: 10", "id: 11", "id: 12", "id: 13"], "{text}");
+        assert!(text.contains("data: 5\n"), "{text}");
+
+        // More than a queue holds: the end of it, and how many are missing.
+        (14..2014).for_each(happens);
+        let stream = web.streams.live(&visitor, missed(13), false, false).expect("there is room");
+        let (_, mut parts) = stream.run(&web);
+        let text = sent(&mut parts, "id: 2013").await;
+        assert_eq!(text.matches("event: event").count() as u64 + 976, 2000, "{}", &text[..200]);
+        assert!(text.contains("event: gap\ndata: 976\n"), "{}", &text[..200]);
+    }
+}

@@ -65,7 +65,7 @@ fn a_real_prometheus_scrapes_a_real_multus_control() {
     assert_eq!(world.wait("the daemon is up", || value("multus_up")), 1.0);
 
     // The beats of multus-control itself, bucket by bucket, from the daemon's page to the engine.
-    let beats = "multus_child_beat_interval_seconds_count%7Bchild=%22control%22%7D";
+    let beats = "multus_child_beat_interval_seconds_bucket%7Bchild=%22control%22,le=%22%2BInf%22%7D";
     let first = world.wait("beats are counted", || value(beats).filter(|beats| *beats > 0.0));
     world.wait("more of them", || value(beats).filter(|beats| *beats > first));
 

@@ -23,6 +23,7 @@ mod version;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use multus_contract::dirs::Dirs;
 use schemars::JsonSchema;
@@ -38,6 +39,7 @@ pub(crate) use apply::start;
 pub(crate) use text_file::folder_fault;
 
 use super::{Caller, Problem, Result, Service, Settings};
+use crate::gate::Gate;
 
 /// Stands for a value that is not shown.
 pub const MASK: &str = "********";
@@ -109,6 +111,9 @@ pub(crate) struct Configuration {
     dirs: Dirs,
     settings: Settings,
     schemas: schema::Cache,
+    findings: store::Findings,
+    /// Where those wait who may not let programs run as they like.
+    checks: Gate,
     /// Held while files are compared and changed.
     files: Mutex<()>,
     pending: Mutex<BTreeMap<Document, apply::Entry>>,
@@ -121,6 +126,8 @@ impl Configuration {
             dirs: dirs.clone(),
             settings,
             schemas: schema::Cache::default(),
+            findings: store::Findings::default(),
+            checks: Gate::default(),
             files: Mutex::default(),
             pending: Mutex::default(),
             pending_changed: Condvar::new(),
@@ -153,13 +160,24 @@ impl Service {
         self.inner.configuration.text(caller, document)
     }
 
-    /// Everything that is wrong with `text` as a new text of the document; warnings are marked.
+    /// Everything that is wrong with `text` as a new text of the document; warnings are marked. May run the child's program; for
+    /// all who are no administrators one at a time.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Internal`]. Mistakes in the text are no error.
+    /// [`Error::NotFound`], [`Error::Internal`], [`Error::Busy`]. Mistakes in the text are no error.
     pub fn validate(&self, caller: &Caller, document: &Document, text: &str) -> Result<Vec<Problem>> {
         caller.needs(Caller::USER)?;
-        self.inner.configuration.validate(caller, document, text)
+        self.inner.configuration.validate(caller, document, text, PATIENCE)
+    }
+
+    /// Everything that is wrong with the document as it is: found anew when its text or its program changes, else at most twice a
+    /// minute, however many look.
+    ///
+    /// # Errors
+    /// As [`Service::validate`].
+    pub fn findings(&self, caller: &Caller, document: &Document) -> Result<Vec<Problem>> {
+        caller.needs(Caller::USER)?;
+        self.inner.configuration.findings(document)
     }
 
     /// The document's text with some values changed, comments and layout kept: what a form sends. Nothing is saved.
@@ -238,3 +256,6 @@ impl Service {
         self.inner.configuration.revert(caller, document)
     }
 }
+
+/// How long a check waits for another.
+const PATIENCE: Duration = Duration::from_secs(5);

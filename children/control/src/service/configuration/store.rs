@@ -1,9 +1,11 @@
 //! Reading, checking and saving documents.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use multus_contract::api::time::format_rfc3339;
 use multus_contract::config::{self, ChildConfig, Diagnostic, Severity, find_program, replace_file};
@@ -14,7 +16,7 @@ use toml_edit::DocumentMut;
 use super::super::faults::names_in;
 use super::super::{Caller, Error, Problem, Result};
 use super::history::{History, VersionInfo};
-use super::program::{self, Draft};
+use super::program::{self, Draft, Stamp};
 use super::schema::{self, Node};
 use super::secrets::{flat, masked, restored};
 use super::{Configuration, Document, DocumentInfo, MASK, Save, Saved, Text, own_schema};
@@ -26,6 +28,19 @@ pub struct Change {
     pub path: Vec<String>,
     /// The new value; `None` takes the key out, so that its default holds.
     pub value: Option<Value>,
+}
+
+/// What is wrong with files as they are.
+#[derive(Debug, Default)]
+pub(super) struct Findings(Mutex<BTreeMap<Document, Found>>);
+
+#[derive(Debug)]
+struct Found {
+    etag: String,
+    /// Of the program that was asked.
+    stamp: Option<Stamp>,
+    at: Instant,
+    problems: Vec<Problem>,
 }
 
 /// What is on the disk.
@@ -102,7 +117,18 @@ impl Configuration {
         })
     }
 
-    pub(super) fn validate(&self, caller: &Caller, document: &Document, text: &str) -> Result<Vec<Problem>> {
+    pub(super) fn validate(
+        &self,
+        caller: &Caller,
+        document: &Document,
+        text: &str,
+        patience: Duration,
+    ) -> Result<Vec<Problem>> {
+        let busy = || Error::Busy("another text is being checked; try again in a second".to_owned());
+        let _pass = match caller.needs(Caller::ADMIN) {
+            Ok(()) => None,
+            Err(_) => Some(self.checks.enter(patience).ok_or_else(busy)?),
+        };
         let schema = self.schema(document);
         let current = {
             let _files = self.files();
@@ -112,6 +138,39 @@ impl Configuration {
             Ok(text) => self.problems(document, &text),
             Err(problems) => Ok(problems),
         }
+    }
+
+    pub(super) fn findings(&self, document: &Document) -> Result<Vec<Problem>> {
+        let current = {
+            let _files = self.files();
+            self.current(document)?
+        };
+        if !current.exists {
+            return Ok(Vec::new());
+        }
+        let stamp = match document {
+            Document::Parameters(instance) => self
+                .child_of(instance)
+                .as_ref()
+                .and_then(program_of)
+                .and_then(|(program, arguments)| Stamp::of(&program, &arguments)),
+            _ => None,
+        };
+        let lock = || self.findings.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(document)
+            && (&known.etag, &known.stamp) == (&current.etag, &stamp)
+            && known.at.elapsed() < LOOK_AGAIN
+        {
+            return Ok(known.problems.clone());
+        }
+        let problems = self.problems(document, &current.text)?;
+        let mut known = lock();
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        let found = Found { etag: current.etag, stamp, at: Instant::now(), problems: problems.clone() };
+        known.insert(document.clone(), found);
+        Ok(problems)
     }
 
     pub(super) fn edited(&self, caller: &Caller, document: &Document, changes: &[Change]) -> Result<String> {
@@ -697,3 +756,6 @@ fn rfc3339(time: std::time::SystemTime) -> String {
 /// A message of the network interface holds a mebibyte; a configuration is a page or two.
 pub(super) const LARGEST: usize = 512 * 1024;
 const LONGEST_COMMENT: usize = 500;
+/// What is wrong may also depend on other files, which are not looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const MOST_KNOWN: usize = 1000;

@@ -111,3 +111,68 @@ fn a_list_is_reordered_with_its_secrets() {
     let keys: Vec<&str> = error.problems().iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["servers[0].token", "servers[1].token"]);
 }
+
+/// A program that tells in a file how often it was asked, and stays as long as there is a file "wait".
+fn counting(root: &Path) -> std::path::PathBuf {
+    let at = |name: &str| root.join(name).display().to_string();
+    let (asked, wait) = (at("asked"), at("wait"));
+    program(
+        root,
+        &format!(
+            "#!/bin/sh\n[ \"$1\" = --check-config ] || exit 0\necho >> '{asked}'\nwhile [ -e '{wait}' ]; do sleep 0.01; done\n\
+             echo \"$2:1: speed: too fast\" >&2\nexit 1\n"
+        ),
+    )
+}
+
+fn times_asked(root: &Path) -> usize {
+    fs::read_to_string(root.join("asked")).map_or(0, |text| text.lines().count())
+}
+
+#[test]
+fn a_file_that_many_look_at_is_checked_once() {
+    let temp = tempfile::tempdir().expect("a temporary directory can be made");
+    let service = service(temp.path());
+    let document = Document::Parameters("pump".into());
+    let program = counting(temp.path());
+    child(&service, &program);
+    let findings = || service.findings(&user(), &document).expect("it can be asked");
+    assert!(findings().is_empty(), "there is no file");
+    fs::write(service.dirs().parameter_file("pump"), "speed = 1\n").expect("own file");
+    for _ in 0..3 {
+        assert_eq!(findings()[0].message, "too fast");
+    }
+    assert_eq!(times_asked(temp.path()), 1);
+    fs::write(service.dirs().parameter_file("pump"), "speed = 2\n").expect("own file");
+    assert_eq!(findings().len(), 1);
+    assert_eq!(times_asked(temp.path()), 2, "another text");
+    fs::write(&program, fs::read_to_string(&program).expect("readable") + "# new\n").expect("own file");
+    assert_eq!(findings().len(), 1);
+    assert_eq!(times_asked(temp.path()), 3, "another program");
+}
+
+#[test]
+fn those_who_are_no_administrators_let_one_program_run_at_a_time() {
+    let temp = tempfile::tempdir().expect("a temporary directory can be made");
+    let service = service(temp.path());
+    let document = Document::Parameters("pump".into());
+    child(&service, &counting(temp.path()));
+    let wait = temp.path().join("wait");
+    fs::write(&wait, "").expect("own file");
+    let check = |caller: &Caller| {
+        service.inner.configuration.validate(caller, &document, "speed = 1\n", std::time::Duration::ZERO)
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| check(&user()));
+        crate::testing::until("the first one is asked", || (times_asked(temp.path()) == 1).then_some(()));
+        assert_eq!(check(&user()).expect_err("one is under way").kind(), "busy");
+        assert_eq!(times_asked(temp.path()), 1);
+        let second = scope.spawn(|| check(&admin()));
+        crate::testing::until("an administrator does not wait", || (times_asked(temp.path()) == 2).then_some(()));
+        fs::remove_file(&wait).expect("own file");
+        for check in [first, second] {
+            assert_eq!(check.join().expect("no panic").expect("it can be asked").len(), 1);
+        }
+    });
+    assert_eq!(check(&user()).expect("it is free again").len(), 1);
+}

@@ -70,7 +70,7 @@ pub(crate) fn routes(table: &mut Table) {
         Get,
         "/stream",
         "stream",
-        "Live: status once a second, every event, lines as they change, as server-sent events; Last-Event-ID gives events that were missed",
+        "Live: status once a second, every event, lines as they change, as server-sent events; Last-Event-ID gives events that were missed, and gap how many are not kept any more",
         user,
         "text/event-stream",
         stream,
@@ -97,13 +97,7 @@ fn events(call: &Call<'_>, Query(wanted): Query<Wanted>) -> Result<Json<Events>,
 
 fn stream(call: &Call<'_>, Query(live): Query<Live>) -> Result<Response, Problem> {
     let missed = call.request.header("last-event-id").and_then(|id| id.trim().parse::<u64>().ok());
-    let first = match missed {
-        None => Vec::new(),
-        Some(last) => {
-            let query = EventQuery { since: Some(last.saturating_add(1)), child: None, limit: MOST_EVENTS as usize };
-            call.web.service.events(call.caller()?, &query)?
-        }
-    };
+    let first = call.web.service.follow_events(call.caller()?, missed.map(|last| last.saturating_add(1)))?;
     let (status, lines) = (live.status != Some(false), live.io == Some(true));
     let stream = call.web.streams.live(call.visitor, first, status, lines).map_err(|_| too_many())?;
     Ok(event_stream(Response::stream(stream)))

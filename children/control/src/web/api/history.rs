@@ -185,16 +185,13 @@ fn counts(call: &Call<'_>, Query(wanted): Query<Wanted>) -> Result<Json<Counted>
 
 fn export(call: &Call<'_>, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
     let query = query(&wanted)?;
-    let (format, name) = match wanted.format.unwrap_or(FileFormat::Jsonl) {
-        FileFormat::Jsonl => (Format::JsonLines, "events.jsonl"),
-        FileFormat::Csv => (Format::Csv, "events.csv"),
+    let format = match wanted.format.unwrap_or(FileFormat::Jsonl) {
+        FileFormat::Jsonl => Format::JsonLines,
+        FileFormat::Csv => Format::Csv,
     };
     // What makes it fail is better told now than in the middle of a file.
     call.web.service.event_history(call.caller()?, &history::Query { limit: 1, ..query.clone() })?;
-    let stream = call.web.streams.export(call.visitor, query, format).map_err(|_| too_many())?;
-    Ok(Response::stream(stream)
-        .with("Content-Type", format.content_type())
-        .with("Content-Disposition", format!("attachment; filename=\"{name}\"")))
+    call.web.streams.export_file(call.visitor, query, format).map_err(|_| too_many())
 }
 
 fn metrics(call: &Call<'_>, (): ()) -> Result<Response, Problem> {

@@ -137,7 +137,7 @@ enum When {
     Tagged,
 }
 
-const PROBLEMS: [(u16, When); 15] = [
+const PROBLEMS: [(u16, When); 16] = [
     (400, When::Always),
     (401, When::Always),
     (403, When::Always),
@@ -153,4 +153,22 @@ const PROBLEMS: [(u16, When); 15] = [
     (429, When::Always),
     (500, When::Always),
     (503, When::Always),
+    (504, When::Always),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::problem::title;
+    use super::*;
+
+    #[test]
+    fn every_problem_that_is_sent_is_listed_and_has_words() {
+        for (status, _) in PROBLEMS {
+            assert_ne!(title(status), "Error", "{status}");
+        }
+        // What the guard answers when the workers do not.
+        for status in [408, 413, 421, 503, 504] {
+            assert!(PROBLEMS.iter().any(|(listed, _)| *listed == status), "{status}");
+        }
+    }
+}

@@ -16,6 +16,7 @@ use super::look::{self, Mark, output, time_us};
 use super::past::Range;
 use super::{Answer, View, encoded};
 use crate::service::configuration::Document;
+use crate::service::status::{families, family};
 use crate::service::{Advice, Caller, Error, EventQuery, Order};
 
 /// Lists as they were rendered last: of one status there is one list for all who may do the same, however many look.
@@ -42,7 +43,10 @@ pub(super) struct Row {
     /// Its name, and as a part of an address.
     pub(super) name: String,
     href: String,
-    instance: u32,
+    /// The child that it is an instance of, where its orders go, and how many of it there are.
+    child: String,
+    child_href: String,
+    instances: usize,
     description: String,
     text: Option<String>,
     mark: Mark,
@@ -124,7 +128,9 @@ impl View<'_> {
         };
         let (may_order, may_enable) = (self.may(Caller::OPERATOR), self.may(Caller::ADMIN));
         let list = || {
-            let rows: Vec<Row> = children.iter().filter(|child| fits(child)).map(|child| self.row(child)).collect();
+            let families = families(&snapshot.status.children);
+            let fitting = children.iter().filter(|child| fits(child));
+            let rows: Vec<Row> = fitting.map(|child| self.row(child, family(child, &families))).collect();
             let notes = super::frame::notes(&snapshot.status.daemon);
             let context = context! { rows, all, notes, may_order, may_enable };
             minijinja::Value::from_safe_string(self.pages().templates.render("services-list.html", context))
@@ -170,8 +176,9 @@ impl View<'_> {
         let past = self.past(child);
         let faults = self.service().faults(self.caller(), Some(name)).unwrap_or_default();
         let faults: Vec<_> = faults.into_iter().take(LATEST).collect();
+        let all = self.service().children(self.caller(), None)?;
         let context = context! {
-            row => self.row(child), name, story, spoken, evidence, report, lanes, log, has_log, latest, past, faults,
+            row => self.row(child, family(child, &families(&all))), name, story, spoken, evidence, report, lanes, log, has_log, latest, past, faults,
             documents => self.documents_of(name), lan => self.service().lan(self.caller(), name).ok().flatten(),
             may_order => self.may(Caller::OPERATOR), may_enable => self.may(Caller::ADMIN),
         };
@@ -198,6 +205,9 @@ impl View<'_> {
             self.service().confirm_lan(self.caller(), name)?;
             return Ok(self.done(&child_path(name), "The change of the LAN stands."));
         }
+        if word == "instances" {
+            return self.instances(name);
+        }
         let (order, done) = match word {
             "start" => (Order::Start, "is being started"),
             "stop" => (Order::Stop, "is being stopped"),
@@ -219,7 +229,17 @@ impl View<'_> {
         Ok(self.done(&back, &format!("{name} {done}.")))
     }
 
-    fn row(&self, child: &ChildStatus) -> Row {
+    /// How many processes run a child.
+    fn instances(&self, child: &str) -> Answer {
+        let count = self.field("instances").trim().parse();
+        let count: u16 = count.map_err(|_| Error::field("instances", "expected a number, 1 to 256"))?;
+        self.service().set_instances(self.caller(), child, count)?;
+        let back = if self.field("back") == "list" { "/".to_owned() } else { format!("/?q={}", encoded(child)) };
+        let what = if count == 1 { "runs once".to_owned() } else { format!("runs {count} times") };
+        Ok(self.done(&back, &format!("{child} {what} from now on.")))
+    }
+
+    fn row(&self, child: &ChildStatus, (family, instances): (&str, usize)) -> Row {
         #[expect(clippy::cast_precision_loss, reason = "deadlines are at most a day")]
         let us = |value: u64| value as f64;
         let gaps = child.beat_interval_us;
@@ -231,7 +251,9 @@ impl View<'_> {
         Row {
             href: child_path(&child.name),
             name: child.name.clone(),
-            instance: child.instance,
+            child: family.to_owned(),
+            child_href: child_path(family),
+            instances,
             description: child.description.clone(),
             text: child.text.clone(),
             mark: look::mark(child),

@@ -101,12 +101,10 @@ impl View<'_> {
     fn open(&self, document: Document) -> Result<Open, Error> {
         let text = self.service().document(self.caller(), &document)?;
         // A program that cannot be asked is no reason not to show its file.
-        let problems = match text.exists {
-            true => self.service().validate(self.caller(), &document, &text.text).unwrap_or_else(|error| {
-                vec![Problem { message: error.to_string(), warning: true, ..Problem::default() }]
-            }),
-            false => Vec::new(),
-        };
+        let problems = self
+            .service()
+            .findings(self.caller(), &document)
+            .unwrap_or_else(|error| vec![Problem { message: error.to_string(), warning: true, ..Problem::default() }]);
         // A text has no parameters, whatever it looks like.
         let is_text = matches!(document, Document::Text { .. });
         let values = if is_text { Ok(Map::new()) } else { form::values(&text.text) };
@@ -241,11 +239,12 @@ impl View<'_> {
             (Some(base), Some(schema)) => {
                 let mut before = Form::new(schema, &base, self.caller(), self.session.read_only);
                 before.fill(self.visit.form);
-                before.fields().filter(|field| field.changed).map(|field| format!("v:{}", field.key)).collect()
+                before.fields().filter(|field| field.changed).map(|field| field.key.clone()).collect()
             }
-            _ => self.visit.form.iter().map(|(name, _)| name.clone()).collect(),
+            _ => self.visit.form.iter().filter_map(|(name, _)| form::key_of(name)).map(str::to_owned).collect(),
         };
-        let sent: Vec<_> = self.visit.form.iter().filter(|(name, _)| touched.contains(name)).cloned().collect();
+        let is_touched = |name: &str| form::key_of(name).is_some_and(|key| touched.iter().any(|one| one == key));
+        let sent: Vec<_> = self.visit.form.iter().filter(|(name, _)| is_touched(name)).cloned().collect();
         form.fill(&sent);
         let notice = self.conflict(open, expected, "Your changes stand in the form below, on top of that.");
         self.form_page(409, open, form, Some(notice))
@@ -310,7 +309,7 @@ impl View<'_> {
             .visit
             .form
             .iter()
-            .filter(|(name, _)| name.starts_with("v:"))
+            .filter(|(name, _)| form::key_of(name).is_some())
             .map(|(name, value)| context! { name, value })
             .collect();
         let unchanged = text == open.text.text && open.text.exists;

@@ -137,17 +137,17 @@ impl View<'_> {
         let filter = self.filter();
         let query = filter.query()?;
         let format = if self.query("format") == "csv" { Format::Csv } else { Format::JsonLines };
+        if self.service().event_history(self.caller(), &Query { limit: 1, ..query.clone() }).is_ok() {
+            let streams = &self.visit.web.streams;
+            return streams
+                .export_file(self.visit.visitor, query, format)
+                .map_err(|_| Error::Busy("others are exporting already; try again when they are done".to_owned()));
+        }
+        // Without a database: what is kept in memory.
         let name = if format == Format::Csv { "events.csv" } else { "events.jsonl" };
-        let mut text = String::new();
-        let exported = self.service().export_events(self.caller(), &query, format, &mut |piece| {
-            text.push_str(&piece);
-            text.len() < LARGEST
-        });
-        if exported.is_err() {
-            text = format.head();
-            for event in self.latest(MOST_KEPT)?.iter().filter(|event| filter.fits(&query, event)) {
-                text.push_str(&format.row(&crate::history::Entry { event: (**event).clone(), ..Default::default() }));
-            }
+        let mut text = format.head();
+        for event in self.latest(MOST_KEPT)?.iter().filter(|event| filter.fits(&query, event)) {
+            text.push_str(&format.row(&crate::history::Entry { event: (**event).clone(), ..Default::default() }));
         }
         Ok(super::download(format.content_type(), name, text))
     }
@@ -178,8 +178,6 @@ const DAEMON: &str = "multusd";
 /// Events on a page.
 const PAGE: usize = 100;
 const MOST_KEPT: usize = 1000;
-/// A file that is made in memory does not become larger.
-const LARGEST: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

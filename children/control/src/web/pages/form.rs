@@ -56,6 +56,10 @@ pub(super) struct Field {
     /// Lines of a text area.
     rows: usize,
     required: bool,
+    /// Whether a box can be ticked that takes the value away, which an empty field does not.
+    can_clear: bool,
+    /// Whether it is ticked.
+    cleared: bool,
     #[serde(skip)]
     schema: Map<String, Value>,
     #[serde(skip)]
@@ -138,6 +142,8 @@ impl Form {
             let given = sent.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| value.replace("\r\n", "\n"));
             let Some(given) = given else { continue };
             let before = std::mem::replace(&mut field.value, given);
+            let is_ticked = |(key, value): &(String, String)| *key == format!("c:{}", field.key) && value == "true";
+            field.cleared = field.can_clear && sent.iter().any(is_ticked);
             field.choices.iter_mut().for_each(|choice| choice.chosen = choice.value == field.value);
             match field.read() {
                 Ok(new) => field.changed = field.differs(new.as_ref()),
@@ -188,7 +194,7 @@ impl Form {
     pub(super) fn shown_changes(&self) -> Vec<Change> {
         let is_secret =
             |change: &Change| self.fields().any(|field| field.path == change.path && field.kind == Kind::Password);
-        let shown = |change: Change| match is_secret(&change) {
+        let shown = |change: Change| match change.value.is_some() && is_secret(&change) {
             true => Change { value: Some("(a new value, not shown)".into()), ..change },
             false => change,
         };
@@ -223,6 +229,9 @@ impl Field {
     /// What stands in the field as a value; `None`: nothing, so the default holds.
     fn read(&self) -> Result<Option<Value>, String> {
         let text = self.value.trim();
+        if self.cleared && !self.value.is_empty() {
+            return Err("A new value and none at all are not possible at once.".into());
+        }
         if text.is_empty() && self.kind != Kind::Bool {
             // What has no default but must be there may be an empty text.
             let is_text = matches!(self.kind, Kind::Text | Kind::Area | Kind::File);
@@ -378,8 +387,8 @@ impl Field {
     fn differs(&self, new: Option<&Value>) -> bool {
         match (new, &self.stored) {
             (None, None) => false,
-            // A secret that is left empty stays.
-            (None, Some(_)) => self.kind != Kind::Password,
+            // A secret that is left empty stays, unless that is wanted.
+            (None, Some(_)) => self.kind != Kind::Password || self.cleared,
             (Some(new), Some(stored)) => !same(new, stored),
             (Some(new), None) => match self.kind {
                 // These always hold something: only what is not the default is a change.
@@ -401,6 +410,12 @@ impl Field {
             (None, _) => String::new(),
         }
     }
+}
+
+/// The parameter that a field of the page is about, by the name under which it is sent: `v:KEY` its value, `c:KEY` whether it is
+/// to be cleared.
+pub(super) fn key_of(name: &str) -> Option<&str> {
+    name.strip_prefix("v:").or_else(|| name.strip_prefix("c:"))
 }
 
 /// `1` and `1.0` are one number.
@@ -474,6 +489,8 @@ impl Maker<'_> {
                 }
                 let mut field = self.field(property, value, path, name, levels);
                 field.required = required.contains(&key.as_str());
+                field.can_clear =
+                    field.kind == Kind::Password && field.stored.is_some() && field.is_open() && !field.required;
                 section.fields.push(field);
             }
             path.pop();
@@ -954,6 +971,28 @@ mod tests {
         ]);
         assert_eq!((form.wrong, rest.len()), (2, 2));
         assert_eq!(field(&form, "hosts").error, "bad");
+    }
+
+    #[test]
+    fn a_secret_is_cleared_by_its_box_and_not_by_an_empty_field() {
+        let fill = |value: &str, tick: &str| {
+            let mut form = form(Caller::ADMIN);
+            form.fill(&[("v:password".into(), value.into()), ("c:password".into(), tick.into())]);
+            form
+        };
+        let cleared = fill("", "true");
+        let change = Change { path: vec!["password".into()], value: None };
+        assert_eq!(
+            (cleared.changed, cleared.changes(), cleared.shown_changes()),
+            (1, vec![change.clone()], vec![change])
+        );
+        assert!(field(&cleared, "password").can_clear && field(&cleared, "password").cleared);
+        assert_eq!(fill("", "").changed, 0);
+        assert_eq!(fill("new one", "").changes()[0].value, Some("new one".into()));
+        assert_eq!(fill("new one", "true").wrong, 1);
+        let empty = Form::new(&schema(), &Map::new(), &Caller::new("somebody", Caller::ADMIN), false);
+        assert!(!field(&empty, "password").can_clear, "nothing is set");
+        assert!(!field(&form(Caller::USER), "password").can_clear, "not with this level");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One at a time, and few who wait: for work that takes much memory.
+//! One at a time, and few who wait: for work that takes much memory, or much time of the processor.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Drop for Pass<'_> {
     }
 }
 
-/// Fewer than there are threads that answer requests, so that a flood of log-ins leaves some for the others.
+/// Fewer than there are threads that answer requests, so that a flood of them leaves some for the others.
 const MOST_WAITING: usize = 4;
 
 #[cfg(test)]
