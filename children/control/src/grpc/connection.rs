@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use multus_net::connection::{Carrier, Connection, common_name};
 use nix::unistd::{Gid, Uid, User, chown, getgrouplist};
@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::seats::{Seated, Seats, Standing};
 use crate::certificates::Certificates;
 use crate::run::Stop;
 use crate::service::Caller;
@@ -29,7 +30,7 @@ pub(super) enum Peer {
     /// A process of this machine. `None`: one that may do nothing.
     Local(Option<Caller>),
     /// Somebody who has to say who he is, or whose certificate does.
-    Remote(SocketAddr, Option<CommonName>),
+    Remote(SocketAddr, Option<CommonName>, Standing),
 }
 
 /// The common name in a certificate that was verified in the handshake.
@@ -38,8 +39,9 @@ pub(super) struct CommonName(pub(super) String);
 
 /// A connection that was just taken.
 enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(TcpStream, SocketAddr),
+    /// And whose it is.
+    Unix(UnixStream, Option<Caller>),
 }
 
 /// Takes connections on a TCP port, over TLS where there is a certificate.
@@ -55,7 +57,7 @@ pub(super) fn tcp(address: SocketAddr, tls: Option<Arc<Certificates>>, most: usi
         accept(&sender, most, &stop, "TCP", tls.as_deref(), || async {
             let (stream, from) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok((Accepted::Tcp(stream), Peer::Remote(from, None)))
+            Ok(Accepted::Tcp(stream, from))
         })
         .await;
     });
@@ -75,7 +77,7 @@ pub(super) fn unix(path: PathBuf, group: Option<Gid>, most: usize, stop: Stop) -
             let (uid, own_gid) = (credentials.uid(), credentials.gid());
             // The groups of a user may have to be looked up somewhere slow.
             let caller = tokio::task::spawn_blocking(move || local_caller(uid, own_gid, gid)).await?;
-            Ok((Accepted::Unix(stream), Peer::Local(caller)))
+            Ok(Accepted::Unix(stream, caller))
         })
         .await;
         // Gone already if somebody tidied up.
@@ -100,7 +102,7 @@ async fn patiently<T, F: Future<Output = Result<T, String>>>(bind: impl Fn() -> 
     }
 }
 
-async fn accept<F: Future<Output = io::Result<(Accepted, Peer)>>>(
+async fn accept<F: Future<Output = io::Result<Accepted>>>(
     sender: &mpsc::Sender<io::Result<Connection<Peer>>>,
     most: usize,
     stop: &Stop,
@@ -108,14 +110,16 @@ async fn accept<F: Future<Output = io::Result<(Accepted, Peer)>>>(
     tls: Option<&Certificates>,
     next: impl Fn() -> F,
 ) {
-    let room = Arc::new(Semaphore::new(most));
+    let seats = Seats::new(most);
+    // Those who are pushed out are still there for a moment.
+    let room = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
     let mut told_full = false;
     loop {
         let accepted = tokio::select! {
             accepted = next() => accepted,
             () = stop.requested() => return,
         };
-        let (stream, peer) = match accepted {
+        let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // One that went away at once, or no descriptor is left: neither may end the accepting.
@@ -124,27 +128,37 @@ async fn accept<F: Future<Output = io::Result<(Accepted, Peer)>>>(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+        let (Some(seat), Ok(permit)) = (seats.take(Instant::now()), Arc::clone(&room).try_acquire_owned()) else {
             if !std::mem::replace(&mut told_full, true) {
                 log::warn!("grpc: {most} connections on {place} are open; more are hung up on");
             }
             continue;
         };
         told_full = false;
-        let plain: Box<dyn Carrier> = match (tls, stream) {
-            (Some(certificates), Accepted::Tcp(stream)) => {
+        let standing = seat.standing();
+        let (plain, peer): (Box<dyn Carrier>, Peer) = match (tls, accepted) {
+            (Some(certificates), Accepted::Tcp(stream, from)) => {
                 // Apart, and not for ever: a client may take its time or say nothing at all.
-                let (handshake, sender) = (secured(certificates.acceptor(), stream, peer), sender.clone());
+                let handshake = secured(certificates.acceptor(), Seated::new(stream, seat), from);
+                let sender = sender.clone();
                 tokio::spawn(async move {
-                    if let Some((stream, peer)) = handshake.await {
+                    if let Some((stream, name)) = handshake.await {
+                        let peer = Peer::Remote(from, name, standing);
                         // Nobody takes it when the program ends.
                         let _ = sender.send(Ok(Connection::new(stream, peer, LONGEST_SILENCE, permit))).await;
                     }
                 });
                 continue;
             }
-            (_, Accepted::Tcp(stream)) => Box::new(stream),
-            (_, Accepted::Unix(stream)) => Box::new(stream),
+            (_, Accepted::Tcp(stream, from)) => {
+                (Box::new(Seated::new(stream, seat)), Peer::Remote(from, None, standing))
+            }
+            (_, Accepted::Unix(stream, caller)) => {
+                if caller.is_some() {
+                    standing.known();
+                }
+                (Box::new(Seated::new(stream, seat)), Peer::Local(caller))
+            }
         };
         if sender.send(Ok(Connection::new(plain, peer, LONGEST_SILENCE, permit))).await.is_err() {
             return;
@@ -153,18 +167,21 @@ async fn accept<F: Future<Output = io::Result<(Accepted, Peer)>>>(
 }
 
 /// TLS on a connection, and the name that the client shows; `None`: it came to nothing.
-async fn secured(acceptor: TlsAcceptor, stream: TcpStream, peer: Peer) -> Option<(TlsStream<TcpStream>, Peer)> {
-    let Peer::Remote(address, _) = peer else { return None };
+async fn secured(
+    acceptor: TlsAcceptor,
+    stream: Seated<TcpStream>,
+    from: SocketAddr,
+) -> Option<(TlsStream<Seated<TcpStream>>, Option<CommonName>)> {
     let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            log::debug!("grpc: TLS with {address}: {error}");
+            log::debug!("grpc: TLS with {from}: {error}");
             return None;
         }
         Err(_) => return None,
     };
     let name = stream.get_ref().1.peer_certificates().and_then(|shown| common_name(shown.first()?));
-    Some((stream, Peer::Remote(address, name.map(CommonName))))
+    Some((stream, name.map(CommonName)))
 }
 
 /// A listening socket of mode 0660, and its group. It gets its name only when mode and group are right.

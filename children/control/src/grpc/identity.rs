@@ -71,6 +71,9 @@ impl Directory {
                     known.refused.lock().unwrap_or_else(PoisonError::into_inner).add(&request);
                 }
             })?;
+            if let Some(Peer::Remote(.., shown)) = request.extensions().get::<Peer>() {
+                shown.known();
+            }
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(standing);
             Ok(request)
@@ -150,7 +153,7 @@ fn proof(request: &Request<()>) -> Result<Proof, Status> {
         // Another scheme is as good as a wrong token.
         return Ok(Proof::Token(token.map_or_else(String::new, |(_, token)| token.trim().to_owned())));
     }
-    if let Some(Peer::Remote(_, Some(CommonName(name)))) = extensions.get::<Peer>() {
+    if let Some(Peer::Remote(_, Some(CommonName(name)), _)) = extensions.get::<Peer>() {
         return Ok(Proof::Name(name.clone()));
     }
     Err(Status::unauthenticated("show a token: \"authorization: Bearer TOKEN\" (multusctl token add NAME makes one)"))
@@ -161,7 +164,7 @@ impl Refused {
         self.untold += 1;
         if self.told.is_none_or(|told| told.elapsed() >= QUIET) {
             let from = match request.extensions().get::<Peer>() {
-                Some(Peer::Remote(address, _)) => address.to_string(),
+                Some(Peer::Remote(address, ..)) => address.to_string(),
                 _ => "somebody".to_owned(),
             };
             log::warn!("grpc: {from} showed an unknown or expired token ({} such requests)", self.untold);

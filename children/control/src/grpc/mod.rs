@@ -13,6 +13,7 @@ mod faults;
 mod identity;
 mod io;
 mod logs;
+mod seats;
 mod stream;
 
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ pub struct Config {
     /// name of a client's certificate is looked up among tokens and users for its level.
     #[schemars(extend("x-edit-level" = 0))]
     pub client_ca: PathBuf,
-    /// Connections at one time, each for socket and TCP, 1 to 10000.
+    /// Connections at one time, each for socket and TCP, 1 to 10000. When all are taken, one that has not shown a token makes room.
     #[schemars(range(min = 1, max = 10_000))]
     pub connections: usize,
 }

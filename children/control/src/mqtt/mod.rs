@@ -7,12 +7,14 @@
 //! multus/<site>/io/<name>               one line, JSON          retained, when it changes, at most once in `io_interval`
 //! multus/<site>/events                  Event JSON              as they happen
 //! ```
+//! What is retained and no longer there is taken back, also what the process before this one said.
 
+mod kept;
 mod link;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +33,7 @@ use crate::outward::{Events, Secret, Traffic};
 use crate::run::Stop;
 use crate::service::queue::Next;
 use crate::service::{Caller, LineNews, Service};
+use kept::{Group, Kept};
 use link::Link;
 
 /// Messages for an MQTT broker.
@@ -145,8 +148,10 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> Result<(), m
     service.set_mqtt(Arc::clone(&counters));
     let topics = Topics::new(&config);
     let link = Link::start(&config, &topics, service.dirs(), Arc::clone(&counters));
+    let kept = Kept::load(&service.dirs().state.join("mqtt-kept"));
     let mut sender = Sender {
         config,
+        kept,
         topics,
         link,
         counters,
@@ -196,6 +201,7 @@ struct Message {
 
 struct Sender {
     config: Config,
+    kept: Kept,
     topics: Topics,
     link: Link,
     counters: Arc<Counters>,
@@ -220,6 +226,9 @@ impl Sender {
         let lines = Some(interval).filter(|interval| !interval.is_zero());
         let lines = lines.and_then(|_| service.follow_lines(&Caller::own()).ok()).map(Events::new);
         let (mut lines_at, mut rest_until): (Option<Instant>, _) = (None, Instant::now());
+        if interval.is_zero() {
+            self.keep(Group::Lines, &BTreeSet::new());
+        }
         loop {
             self.pump();
             let next = [states_at, lines_at].into_iter().flatten().fold(status_at, Instant::min);
@@ -285,20 +294,18 @@ impl Sender {
         }
         let now: BTreeMap<String, String> =
             status.children.iter().map(|child| (child.name.clone(), state(child))).collect();
+        let mut said: BTreeSet<String> = ["availability", "status"].map(|name| self.topics.of(name)).into();
+        for name in now.keys() {
+            said.insert(self.topics.of(&format!("children/{name}/state")));
+            said.extend(self.config.discovery.then(|| self.description_of(name)));
+        }
+        self.keep(Group::Children, &said);
         for (name, text) in &now {
             if self.states.get(name) != Some(text) {
                 self.send(&format!("children/{name}/state"), text.clone(), true);
             }
             if self.config.discovery && !self.states.contains_key(name) {
-                self.discover(name, true);
-            }
-        }
-        let gone: Vec<String> = self.states.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
-        for name in gone {
-            // An empty message makes the broker forget the one it keeps.
-            self.send(&format!("children/{name}/state"), String::new(), true);
-            if self.config.discovery {
-                self.discover(&name, false);
+                self.discover(name);
             }
         }
         self.states = now;
@@ -306,6 +313,14 @@ impl Sender {
 
     /// Says what is new in the lines.
     fn tell_lines(&mut self, (fresh, all): (bool, Vec<IoLine>)) {
+        if fresh {
+            let topics = all.iter().flat_map(|line| {
+                let description = self.config.discovery.then(|| self.description_of_line(line));
+                [Some(self.topics.of(&format!("io/{}", line.name))), description].into_iter().flatten()
+            });
+            let said = topics.collect();
+            self.keep(Group::Lines, &said);
+        }
         let mut now = BTreeMap::new();
         for line in all {
             // Without its time: told of another moment that may differ by a microsecond.
@@ -318,11 +333,26 @@ impl Sender {
             }
             now.insert(line.name, seen);
         }
-        let gone: Vec<String> = self.lines.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
-        for name in gone {
-            self.send(&format!("io/{name}"), String::new(), true);
-        }
         self.lines = now;
+    }
+
+    /// Of a group this is said now; the broker forgets the rest.
+    fn keep(&mut self, group: Group, said: &BTreeSet<String>) {
+        for topic in self.kept.now(group, said) {
+            // An empty message makes the broker forget the one it keeps.
+            self.queue(Message { topic, payload: String::new(), retain: true });
+        }
+    }
+
+    /// Where Home Assistant finds what a child is.
+    fn description_of(&self, name: &str) -> String {
+        format!("{}/binary_sensor/multus_{}_{name}/config", self.config.discovery_prefix, self.topics.site)
+    }
+
+    /// And a line.
+    fn description_of_line(&self, line: &IoLine) -> String {
+        let (prefix, site) = (&self.config.discovery_prefix, &self.topics.site);
+        format!("{prefix}/{}/multus_{site}_io_{}/config", component(line), line.name)
     }
 
     fn discover_line(&mut self, line: &IoLine) {
@@ -336,18 +366,17 @@ impl Sender {
             "availability_topic": self.topics.of("availability"),
             "device": { "identifiers": [format!("multus_{site}")], "name": site, "model": "multusd" },
         });
-        let component = if line.kind.starts_with("digital") { "binary_sensor" } else { "sensor" };
-        if component == "sensor" {
+        if component(line) == "sensor" {
             description["value_template"] = "{{ value_json.value }}".into();
             description["unit_of_measurement"] = line.unit.as_str().into();
         } else {
             description["value_template"] = "{{ 'ON' if value_json.value == 1 else 'OFF' }}".into();
         }
-        let topic = format!("{}/{component}/{id}/config", self.config.discovery_prefix);
+        let topic = self.description_of_line(line);
         self.queue(Message { topic, payload: description.to_string(), retain: true });
     }
 
-    fn discover(&mut self, name: &str, there: bool) {
+    fn discover(&mut self, name: &str) {
         let site = &self.topics.site;
         let id = format!("multus_{site}_{name}");
         let description = json!({
@@ -360,12 +389,8 @@ impl Sender {
             "availability_topic": self.topics.of("availability"),
             "device": { "identifiers": [format!("multus_{site}")], "name": site, "model": "multusd" },
         });
-        let topic = format!("{}/binary_sensor/{id}/config", self.config.discovery_prefix);
-        self.queue(Message {
-            topic,
-            payload: if there { description.to_string() } else { String::new() },
-            retain: true,
-        });
+        let topic = self.description_of(name);
+        self.queue(Message { topic, payload: description.to_string(), retain: true });
     }
 
     fn send(&mut self, name: &str, payload: String, retain: bool) {
@@ -389,7 +414,11 @@ impl Sender {
     /// Hands over what the connection takes.
     fn pump(&mut self) {
         for _ in 0..self.link.take_acknowledged() {
-            self.unacknowledged.pop_front();
+            if let Some(Message { topic, retain: true, .. }) =
+                self.unacknowledged.pop_front().filter(|message| message.payload.is_empty())
+            {
+                self.kept.forgotten(&topic);
+            }
         }
         while self.link.is_up()
             && let Some(message) = self.queue.front()
@@ -415,6 +444,11 @@ async fn line_changed(lines: Option<&Events<LineNews>>) {
         Some(lines) if !matches!(lines.next().await, Next::Closed) => {}
         _ => std::future::pending().await,
     }
+}
+
+/// As what Home Assistant takes a line.
+fn component(line: &IoLine) -> &'static str {
+    if line.kind.starts_with("digital") { "binary_sensor" } else { "sensor" }
 }
 
 /// What is said of a line: only what does not change with every scan.

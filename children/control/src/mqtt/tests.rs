@@ -60,14 +60,19 @@ struct Running {
 }
 
 fn run(root: &std::path::Path, config: Config) -> Running {
+    run_with(root, config, &["io", "pump"], Scanner::new())
+}
+
+fn run_with(root: &std::path::Path, config: Config, children: &[&str], scanner: Scanner) -> Running {
     let dirs = dirs(root);
+    // Of the one before.
+    let _ = std::fs::remove_file(dirs.control_socket());
     let daemon = FakeDaemon::start(&dirs.control_socket(), 7, Vec::new());
     let child =
         |name: &str, state: &str| ChildStatus { name: name.into(), state: state.into(), ..ChildStatus::default() };
-    daemon.0.lock().expect("whole").status.children = vec![child("io", "running"), child("pump", "running")];
+    daemon.0.lock().expect("whole").status.children = children.iter().map(|name| child(name, "running")).collect();
     let service = Service::new(dirs, Settings::default());
     service.start(None, None).expect("threads");
-    let scanner = Scanner::new();
     service.watch_lines(scanner.image(), None).expect("a thread");
     config.check().expect("a good configuration");
     let (stopper, stop) = crate::run::stop();
@@ -94,6 +99,128 @@ impl Running {
     fn traffic(&self) -> Traffic {
         self.service.mqtt_traffic().unwrap_or_default()
     }
+}
+
+/// Speaks as much MQTT as it takes: what it keeps, by topic, and how many connections there were.
+#[derive(Clone, Default)]
+struct SmallBroker(Arc<Mutex<(Retained, Vec<std::net::TcpStream>)>>);
+
+type Retained = BTreeMap<String, String>;
+
+impl SmallBroker {
+    fn start() -> (u16, Self) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let broker = Self::default();
+        let own = broker.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (own, copy) = (own.clone(), stream.try_clone().expect("a descriptor is left"));
+                own.0.lock().expect("whole").1.push(copy);
+                std::thread::spawn(move || own.serve(stream));
+            }
+        });
+        (port, broker)
+    }
+
+    /// Ends when the connection does.
+    fn serve(&self, mut stream: std::net::TcpStream) -> Option<()> {
+        use std::io::{Read as _, Write as _};
+        loop {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).ok()?;
+            let head = byte[0];
+            let (mut length, mut shift) = (0, 0);
+            loop {
+                stream.read_exact(&mut byte).ok()?;
+                length |= usize::from(byte[0] & 0x7f) << shift;
+                shift += 7;
+                if byte[0] & 0x80 == 0 {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).ok()?;
+            match head >> 4 {
+                1 => stream.write_all(&[0x20, 2, 0, 0]).ok()?,
+                3 => {
+                    let end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    if head & 1 == 1 {
+                        let kept = &mut self.0.lock().expect("whole").0;
+                        match text(&body[end + 2..]) {
+                            nothing if nothing.is_empty() => drop(kept.remove(&text(&body[2..end]))),
+                            payload => drop(kept.insert(text(&body[2..end]), payload)),
+                        }
+                    }
+                    stream.write_all(&[0x40, 2, body[end], body[end + 1]]).ok()?;
+                }
+                12 => stream.write_all(&[0xd0, 0]).ok()?,
+                14 => return None,
+                _ => {}
+            }
+        }
+    }
+
+    fn keeps(&self, part: &str) -> bool {
+        self.0.lock().expect("whole").0.keys().any(|topic| topic.contains(part))
+    }
+
+    fn hangs_up(&self) {
+        for stream in self.0.lock().expect("whole").1.drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn what_is_gone_is_taken_back_also_by_the_next_process_and_over_the_next_connection() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (port, broker) = SmallBroker::start();
+    let config = Config {
+        enabled: true,
+        host: "127.0.0.1".into(),
+        port,
+        site: "s".into(),
+        discovery: true,
+        // So that it is told at once.
+        io_interval: Duration::from_millis(100).into(),
+        status_interval: Duration::from_secs(1).into(),
+        ..Config::default()
+    };
+    let all = ["s/children/io/", "s/children/pump/", "s/children/lamp/", "s_pump/", "s_lamp/", "s/io/T1", "s_io_T1/"];
+    let running = run_with(root.path(), config.clone(), &["io", "pump", "lamp"], Scanner::new());
+    until("all is told", || all.iter().all(|part| broker.keeps(part)).then_some(()));
+
+    // Over the same connection; over the next one.
+    let leaves = |name: &str| running.daemon.0.lock().expect("whole").status.children.retain(|c| c.name != name);
+    leaves("lamp");
+    until("lamp is taken back", || (!broker.keeps("lamp")).then_some(()));
+    leaves("pump");
+    broker.hangs_up();
+    until("pump is taken back", || (!broker.keeps("pump")).then_some(()));
+    running.stopper.stop();
+    running.thread.join().expect("no panic");
+    assert!(broker.keeps("s/children/io/") && broker.keeps("s_io_T1/"));
+
+    // By the next process: another child, another line in the place of T1.
+    let scanner = Scanner::with(["DI1", "DO1", "T2"], "V", "pump", "sim");
+    let running = run_with(root.path(), config.clone(), &["fan"], scanner);
+    until("the new ones are told", || (broker.keeps("s_fan/") && broker.keeps("s_io_T2/")).then_some(()));
+    until("the old ones are taken back", || {
+        (!broker.keeps("children/io/") && !broker.keeps("s_io/") && !broker.keeps("T1")).then_some(())
+    });
+    assert!(broker.keeps("s/availability") && broker.keeps("s/io/DI1"));
+    running.stopper.stop();
+    running.thread.join().expect("no panic");
+
+    // What is no longer wanted at all.
+    let quiet = Config { discovery: false, io_interval: Duration::ZERO.into(), ..config };
+    let running = run_with(root.path(), quiet, &["fan"], Scanner::new());
+    until("only states are left", || (!broker.keeps("homeassistant") && !broker.keeps("s/io/")).then_some(()));
+    assert!(broker.keeps("s/children/fan/"));
+    running.stopper.stop();
+    running.thread.join().expect("no panic");
 }
 
 #[test]

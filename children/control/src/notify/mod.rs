@@ -1,15 +1,17 @@
 //! Tells people, or other programs, what happened: a command, a POST to a URL, or mail.
 //!
 //! Each target has a task and a queue of its own, so that one that is slow holds up no other. What comes too often is
-//! counted and told later in one message.
+//! counted and told later in one message. What could not be told is tried again for hours, also by the next process.
 
 mod deliver;
+mod ledger;
 mod limit;
+mod patience;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,12 +27,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::outward::{Backoff, Events, Secret, Traffic};
+use crate::outward::{Events, Secret, Traffic};
 use crate::run::Stop;
 use crate::service::queue::Next;
 use crate::service::{Caller, Error, Result, Service};
 use deliver::Way;
+use ledger::Ledger;
 use limit::{Bucket, glob};
+use patience::Patience;
 
 /// Who is told what.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -72,8 +76,10 @@ pub struct Target {
     pub every: Interval,
     /// How long one try may take, 100ms to 10min.
     pub timeout: Interval,
-    /// Tries after the first one, each after a longer wait.
+    /// Tries after the first one, at most 1000; the waits between them grow from 1 s to 5 min.
     pub retries: u32,
+    /// What happened longer ago than this is not tried again, 1s to 30d.
+    pub give_up_after: Interval,
 }
 
 /// How mail is sent.
@@ -128,7 +134,8 @@ impl Default for Target {
             burst: 10,
             every: Duration::from_secs(60).into(),
             timeout: Duration::from_secs(20).into(),
-            retries: 5,
+            retries: 1000,
+            give_up_after: Duration::from_secs(86_400).into(),
         }
     }
 }
@@ -157,8 +164,11 @@ impl Target {
         if !(100..=600_000).contains(&self.timeout.duration().as_millis()) {
             return Err("timeout: expected 100ms to 10min".into());
         }
-        if self.retries > 100 {
-            return Err("retries: at most 100 are possible".into());
+        if self.retries > 1000 {
+            return Err("retries: at most 1000 are possible".into());
+        }
+        if !(1..=30 * 86_400).contains(&self.give_up_after.duration().as_secs()) {
+            return Err("give_up_after: expected 1s to 30d".into());
         }
         Way::of(self).map(drop)
     }
@@ -293,13 +303,13 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> std::result:
     }
     let site = site(&service).await;
     // Before anybody is told that this runs: what happens from now on is new.
-    let mut position = Position::load(&service.dirs().state.join("notified"));
+    let ledger = Arc::new(Ledger::load(&service.dirs().state.join("notified"), config.targets.keys()));
     let counters = Arc::new(Counters::default());
     let (mut senders, mut workers) = (BTreeMap::new(), JoinSet::new());
     for (name, target) in &config.targets {
         let ((messages, queue), (tests, asked)) = (mpsc::channel(QUEUE), mpsc::channel(MOST_TESTS));
         senders.insert(name.clone(), Line { messages, tests });
-        let worker = Worker::new(name, target, &site, Arc::clone(&counters), asked)?;
+        let worker = Worker::new(name, target, &site, Arc::clone(&counters), Arc::clone(&ledger), asked)?;
         workers.spawn(worker.run(queue));
     }
     let notifier = Notifier { targets: Arc::new(senders), counters, site };
@@ -307,21 +317,29 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> std::result:
     let Ok(receiver) = service.follow_events(&Caller::own(), Some(0)) else { return Ok(()) };
     let events = Events::new(receiver);
     let mut told: BTreeMap<(String, Option<String>, String, Option<String>), Instant> = BTreeMap::new();
+    let mut is_first = true;
     loop {
         let event = tokio::select! {
             () = stop.requested() => return Ok(()),
             next = events.next() => match next {
                 Next::Item(event) => event,
                 Next::Closed => return Ok(()),
-                Next::Gap(_) | Next::Empty => continue,
+                Next::Empty => continue,
+                Next::Gap(lost) => {
+                    // Before the first one is what the daemon does not keep any more; mostly it was told long ago.
+                    if !is_first {
+                        notifier.counters.lost.fetch_add(lost, Ordering::Relaxed);
+                        log::warn!("notify: {lost} events were lost, of which some might have been to be told");
+                    }
+                    continue;
+                }
             },
         };
-        if !position.is_new(&event) {
-            continue;
-        }
-        let mut wanted = false;
-        for (name, target) in config.targets.iter().filter(|(_, target)| target.wants(&event)) {
-            wanted = true;
+        is_first = false;
+        for (name, target) in &config.targets {
+            if !ledger.is_new(name, event.mono_ns) || !target.wants(&event) {
+                continue;
+            }
             let pause = target.min_interval.duration();
             let key = (name.clone(), event.child.clone(), event.kind.clone(), event.fault.clone());
             if told.get(&key).is_some_and(|told| told.elapsed() < pause) {
@@ -331,12 +349,13 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> std::result:
                 told.insert(key, Instant::now());
             }
             let message = Message { site: notifier.site.clone(), event: (*event).clone(), suppressed: 0 };
+            ledger.open(name, event.mono_ns);
             let full = notifier.targets.get(name).is_some_and(|line| line.messages.try_send(message).is_err());
             if full {
+                ledger.joins(name, event.mono_ns);
                 notifier.counters.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
-        position.handled(&event, wanted);
     }
 }
 
@@ -350,50 +369,19 @@ async fn site(service: &Service) -> String {
     })
 }
 
-/// How far events were handled, also by the process before this one: a fault of this very program is told, too, and
-/// nothing is told twice.
-struct Position {
-    file: PathBuf,
-    boot: String,
-    mono_ns: u64,
-}
-
-impl Position {
-    fn load(file: &Path) -> Self {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        let stored = std::fs::read_to_string(file).unwrap_or_default();
-        let mono_ns = match stored.trim().split_once(' ') {
-            Some((then, mono)) if then == boot => mono.parse().unwrap_or(0),
-            // The machine was started anew: everything since then is new.
-            Some(_) => 0,
-            None => MonoNs::now().0,
-        };
-        Self { file: file.to_owned(), boot, mono_ns }
-    }
-
-    fn is_new(&self, event: &Event) -> bool {
-        event.mono_ns > self.mono_ns
-    }
-
-    fn handled(&mut self, event: &Event, wanted: bool) {
-        self.mono_ns = event.mono_ns;
-        // Without it, something might be told again; that is no reason to tell less.
-        if wanted && let Err(error) = std::fs::write(&self.file, format!("{} {}\n", self.boot, self.mono_ns)) {
-            log::debug!("{}: {error}", self.file.display());
-        }
-    }
-}
-
 /// Serves one target.
 struct Worker {
     name: String,
     site: String,
     way: Way,
     timeout: Duration,
-    retries: u32,
+    patience: Patience,
     bucket: Bucket,
     suppressed: u64,
+    /// When the last of those happened, ns of `CLOCK_MONOTONIC`.
+    suppressed_until: u64,
     counters: Arc<Counters>,
+    ledger: Arc<Ledger>,
     told: bool,
     tests: mpsc::Receiver<Test>,
 }
@@ -404,6 +392,7 @@ impl Worker {
         target: &Target,
         site: &str,
         counters: Arc<Counters>,
+        ledger: Arc<Ledger>,
         tests: mpsc::Receiver<Test>,
     ) -> std::result::Result<Self, String> {
         Ok(Self {
@@ -411,10 +400,12 @@ impl Worker {
             site: site.to_owned(),
             way: Way::of(target)?,
             timeout: target.timeout.duration(),
-            retries: target.retries,
+            patience: Patience::new(target.retries, target.give_up_after.duration()),
             bucket: Bucket::new(target.burst, target.every.duration(), Instant::now()),
             suppressed: 0,
+            suppressed_until: 0,
             counters,
+            ledger,
             told: false,
             tests,
         })
@@ -439,11 +430,22 @@ impl Worker {
                 None => return,
                 Some(message) if self.bucket.take(Instant::now()) => {
                     let suppressed = std::mem::take(&mut self.suppressed);
+                    let happened = message.event.mono_ns;
                     self.deliver(Message { suppressed, ..message }).await;
+                    self.ledger.done(&self.name, happened);
                 }
-                Some(_) => self.suppressed += 1,
+                Some(message) => self.suppress(message.event.mono_ns),
             }
         }
+    }
+
+    fn suppress(&mut self, happened: u64) {
+        // The first of them stays open until all are told of.
+        if self.suppressed > 0 {
+            self.ledger.joins(&self.name, happened);
+        }
+        self.suppressed += 1;
+        self.suppressed_until = happened;
     }
 
     async fn try_out(&mut self, Test { message, answer }: Test) {
@@ -465,31 +467,30 @@ impl Worker {
             ..Event::default()
         };
         self.deliver(Message { site: self.site.clone(), event, suppressed: 0 }).await;
+        self.ledger.done(&self.name, self.suppressed_until);
     }
 
     /// Until it arrives, or the tries are used up.
     async fn deliver(&mut self, message: Message) {
-        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        for attempt in 0..=self.retries {
-            match self.attempt(&message).await {
-                Ok(()) => return,
-                Err(reason) => {
-                    if !std::mem::replace(&mut self.told, true) {
-                        log::warn!("notify: {}: {reason}", self.name);
-                    }
-                }
+        let mut patience = self.patience.clone();
+        while let Err(reason) = self.attempt(&message).await {
+            if !std::mem::replace(&mut self.told, true) {
+                log::warn!("notify: {}: {reason}", self.name);
             }
-            if attempt < self.retries {
-                let next = Instant::now() + backoff.failed();
-                loop {
-                    tokio::select! {
-                        () = sleep_until(next) => break,
-                        Some(test) = self.tests.recv() => self.try_out(test).await,
-                    }
+            let age = Duration::from_nanos(MonoNs::now().0.saturating_sub(message.event.mono_ns));
+            let Some(wait) = patience.failed(age) else {
+                log::warn!("notify: {}: given up: {}", self.name, message.subject());
+                self.counters.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            let next = Instant::now() + wait;
+            loop {
+                tokio::select! {
+                    () = sleep_until(next) => break,
+                    Some(test) = self.tests.recv() => self.try_out(test).await,
                 }
             }
         }
-        self.counters.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn attempt(&mut self, message: &Message) -> std::result::Result<(), String> {
@@ -518,7 +519,5 @@ fn unix_ns() -> u64 {
 
 /// Messages that wait for one target.
 const QUEUE: usize = 100;
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Tests of one target that wait.
 const MOST_TESTS: usize = 4;

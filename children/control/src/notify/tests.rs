@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Mutex;
 
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -179,6 +180,41 @@ fn a_post_brings_the_event_and_is_repeated_until_it_arrives() {
         "and nothing in between"
     );
     assert_eq!(running.test("nobody").expect_err("unknown").kind(), "not-found");
+    running.end();
+}
+
+#[test]
+fn what_waits_when_the_program_ends_is_told_by_the_next_one_and_only_to_whom_it_was_not_told() {
+    let (good_port, good) = http_server(&[200]);
+    let ((failing_port, _), (back_port, back)) = (http_server(&[500]), http_server(&[200]));
+    let targets = |port| [("good", to_url(good_port)), ("bad", to_url(port))];
+    let mut running = Running::start(&targets(failing_port));
+    (0..3).for_each(|seq| running.daemon.happens(fault(seq, "pump", "crash")));
+    until("one of both has all", || (running.traffic().sent == 3 && running.traffic().failures > 0).then_some(()));
+    running.end();
+    running.run(&targets(back_port));
+    until("the other has all", || (running.traffic().sent == 3).then_some(()));
+    let seqs = |got: &Mutex<Vec<String>>| {
+        let got = got.lock().expect("whole");
+        got.iter().map(|request| body_of(request)["event"]["seq"].as_u64()).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs(&back), [Some(0), Some(1), Some(2)]);
+    running.test("good").expect("it answers");
+    assert_eq!(seqs(&good)[..3], [Some(0), Some(1), Some(2)]);
+    assert_eq!(good.lock().expect("whole").len(), 4, "nothing twice");
+    running.end();
+}
+
+#[test]
+fn events_that_are_missed_are_counted_as_lost() {
+    let (port, got) = http_server(&[200]);
+    let mut running = Running::start(&[("hook", to_url(port))]);
+    running.service.happens(fault(3, "pump", "crash"));
+    until("the first one arrived", || (got.lock().expect("whole").len() == 1).then_some(()));
+    assert_eq!(running.traffic().lost, 0, "what was before it is old");
+    running.service.happens(fault(8, "pump", "crash"));
+    until("the next one arrived", || (got.lock().expect("whole").len() == 2).then_some(()));
+    assert_eq!(running.traffic().lost, 4);
     running.end();
 }
 

@@ -152,9 +152,26 @@ async fn there_are_not_more_connections_than_configured() {
 
     let mut world = World::new();
     world.control(&format!("{ANY_PORT}connections = 2\n"));
+    let token = world.token("user", 100);
     started(&mut world);
     let connect = || tokio::net::TcpStream::connect(("127.0.0.1", super::port(&world)));
-    let (mut first, _second) = (connect().await.expect("room"), connect().await.expect("room"));
+    // Two who say nothing keep nobody out who shows a token, however long they have been there.
+    let (mut silent, _mute) = (connect().await.expect("room"), connect().await.expect("room"));
+    let known = async || loop {
+        let uri = format!("http://127.0.0.1:{}", super::port(&world));
+        let channel = tonic::transport::Endpoint::from_shared(uri).expect("an address").connect().await;
+        if let Ok(channel) = channel {
+            let mut client = ChildrenServiceClient::new(with_token(&channel, &token));
+            if client.list(ListChildrenRequest {}).await.is_ok() {
+                return client;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    let (first, _second) = (known().await, known().await);
+    let gone = async { while !matches!(silent.read(&mut [0u8; 64]).await, Ok(0) | Err(_)) {} };
+    tokio::time::timeout(super::world::PATIENCE, gone).await.expect("it made room");
+
     let mut byte = [0u8; 1];
     // The server speaks first as soon as a connection is taken; one too many is hung up on.
     let mut hung_up = async || {
@@ -165,7 +182,6 @@ async fn there_are_not_more_connections_than_configured() {
     while !hung_up().await {
         tokio::time::sleep(PAUSE).await;
     }
-    let _ = first.read(&mut [0u8; 1]).await;
     drop(first);
     // There is room again.
     while hung_up().await {
