@@ -6,6 +6,7 @@ usage: browser.py everything|lan URL CODE CHROMIUM CONFIG_DIR PICTURES MULTUSCTL
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,140 @@ def change_a_parameter(page):
     expect(waiting).to_contain_text("healthy")
     untouched(page)
     say("a parameter is changed, reviewed, applied and healthy; the page followed by itself")
+
+
+def inputs_by_modbus(port):
+    """Discrete inputs 0 and 1 as a master sees them; nothing: nobody answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as master:
+            master.sendall(bytes([0, 1, 0, 0, 0, 6, 1, 2, 0, 0, 0, 2]))
+            answer = b""
+            while len(answer) < 10:
+                part = master.recv(64)
+                if not part:
+                    return None
+                answer += part
+    except OSError:
+        return None
+    return answer[9] if answer[:9] == bytes([0, 1, 0, 0, 0, 4, 1, 2, 1]) else None
+
+
+def until(page, what, look):
+    for _ in range(PATIENCE // 50):
+        seen = look()
+        if seen is not None:
+            return seen
+        page.wait_for_timeout(50)
+    raise AssertionError(f"in vain: {what}")
+
+
+def change_a_modbus_port(page):
+    file = CONFIG / "config/modbus.toml"
+    old = int(re.search(r"port = (\d+)", file.read_text())[1])
+    until(page, "a master is answered", lambda: inputs_by_modbus(old))
+    page.goto(f"{URL}/configuration/config/modbus")
+    field = page.locator("[id='f-tcp.port']")
+    expect(field).to_have_value(str(old))
+    field.fill("70000")
+    page.click("button[value=review]")
+    expect(page.locator(".field.wrong")).to_contain_text("70000 is too large")
+    new = old
+    while new == old:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            new = free.getsockname()[1]
+    page.locator("[id='f-tcp.port']").fill(str(new))
+    review(page)
+    expect(page.locator(".diff .in", has_text="port")).to_contain_text(f"port = {new}")
+    save(page)
+    assert f"port = {new} # of the control room" in file.read_text()
+    page.get_by_role("button", name="Now").click()
+    expect(page.locator("#pending")).to_contain_text("healthy")
+    seen = until(page, "a master is answered at the new port", lambda: inputs_by_modbus(new))
+    assert inputs_by_modbus(old) is None, "and at the old one no more"
+    subprocess.run([MULTUSCTL, "io", "set", "DI2", "on"], check=True, stdout=subprocess.DEVNULL)
+    until(page, "it is the plant that is seen", lambda: inputs_by_modbus(new) == (seen | 2) or None)
+    subprocess.run([MULTUSCTL, "io", "set", "DI2", "off"], check=True, stdout=subprocess.DEVNULL)
+    say("the port of a Modbus server is changed, and masters find it there")
+
+
+def clear_a_secret(page):
+    file = CONFIG / "config/panel.toml"
+    pending = page.locator("#pending")
+    page.goto(f"{URL}/configuration/config/panel")
+    expect(page.get_by_text("clear: none is set any more")).to_have_count(0)
+    page.get_by_label("Password").fill("very secret")
+    review(page)
+    save(page)
+    page.get_by_role("button", name="Now").click()
+    expect(pending).to_contain_text("healthy")
+    page.goto(f"{URL}/configuration/config/panel")
+    for width, size in (("wide", 1280), ("narrow", 360)):
+        page.set_viewport_size({"width": size, "height": 800})
+        picture(page, "form-secret", width, "light")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.get_by_text("clear: none is set any more").click()
+    review(page)
+    expect(page.locator("tbody tr", has_text="Password")).to_contain_text("nothing")
+    save(page)
+    assert "password" not in file.read_text()
+    page.get_by_role("button", name="Now").click()
+    expect(pending).to_contain_text("healthy")
+    say("a secret is cleared by its box")
+
+
+def instances(page):
+    page.goto(f"{URL}/children/spare")
+    page.locator("summary", has_text="Instances").click()
+    page.get_by_label("Processes that run spare").fill("2")
+    page.get_by_role("button", name="Set and restart spare").click()
+    expect(page).to_have_url(re.compile(r"/\?q=spare"))
+    expect(page.locator("main .banner.ok")).to_contain_text("spare runs 2 times")
+    for name in ("spare_0", "spare_1"):
+        expect(page.locator(f"#c-{name} [data-label=Instances]")).to_contain_text("2")
+    page.locator("#c-spare_1 summary", has_text="instances of spare").click()
+    page.get_by_role("button", name="Run 1").locator("visible=true").click()
+    expect(page.locator("#c-spare [data-label=Instances]")).to_contain_text("1")
+    expect(page.locator("#c-spare_1")).to_have_count(0)
+    say("the number of instances is set on both pages")
+
+
+def call_a_reboot_off(page):
+    page.goto(f"{URL}/system")
+    page.locator("summary", has_text="Reboot in 5 minutes").click()
+    page.get_by_role("button", name="Reboot in 5 minutes").click()
+    ahead = page.locator("#reboot")
+    expect(ahead).to_contain_text("the machine is started anew in")
+    for width, size in (("wide", 1280), ("narrow", 360)):
+        page.set_viewport_size({"width": size, "height": 800})
+        picture(page, "reboot", width, "light")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.get_by_role("button", name="Cancel the reboot").click()
+    expect(page.locator("main .banner.ok")).to_contain_text("not started anew")
+    expect(page.get_by_role("button", name="Cancel the reboot")).to_have_count(0)
+    say("a reboot is scheduled and called off")
+
+
+def reboot_now(browser):
+    """The last thing: nobody answers after it."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    log_in(page, "admin")
+    page.goto(f"{URL}/system")
+    page.locator("summary", has_text="Reboot now").click()
+    page.get_by_role("button", name="Reboot now").click(no_wait_after=True)
+
+    def is_down():
+        try:
+            socket.create_connection((urlsplit(URL).hostname, urlsplit(URL).port), timeout=5).close()
+        except OSError:
+            return True
+        return None
+
+    until(page, "the device goes down", is_down)
+    context.close()
+    say("the machine is started anew at once")
 
 
 def conflict(context, page):
@@ -655,12 +790,16 @@ def everything(context, page, browser):
     change_a_parameter(page)
     conflict(context, page)
     roll_back(page)
+    change_a_modbus_port(page)
     broken_file(page)
     hang(page)
     orders(page)
     follow_a_log(page)
     edit_a_text(page)
+    clear_a_secret(page)
     comes_back_ill(page)
+    instances(page)
+    call_a_reboot_off(page)
     test_notification(page)
     inputs_and_outputs(page)
     tokens(page)
@@ -668,6 +807,7 @@ def everything(context, page, browser):
     lower_user(browser)
     without_scripts(browser)
     look_at_everything(browser)
+    reboot_now(browser)
 
 
 def main():

@@ -17,19 +17,20 @@ fn people_can_do_everything_in_a_browser() {
     let test = "people_can_do_everything_in_a_browser";
     let Some(browser) = Browser::of_this_machine(test) else { return };
     build("multus-template");
+    build("multus-modbus");
 
     let mut world = World::new();
-    std::fs::write(
-        world.dirs().config.join("multusd.toml"),
-        "site = \"pump-house 3\"\n[[watchdog]]\ndevice = \"sim\"\ntimeout = \"60s\"\n",
-    )
-    .expect("own file");
+    let daemon =
+        format!("site = \"pump-house 3\"\n[[watchdog]]\ndevice = \"sim\"\ntimeout = \"60s\"\n{}", world.reboot());
+    std::fs::write(world.dirs().config.join("multusd.toml"), daemon).expect("own file");
     let panel = world.script("panel", PANEL);
     std::fs::write(world.path("panel.json"), SCHEMA).expect("own file");
     let panel = format!("description = \"Modbus TCP\"\ncommand = [{panel:?}]\n[heartbeat]\nmethod = \"none\"\n");
     world.child("panel", &panel);
     world.parameters("panel", "# how the panel is reached\nport = 5020 # the usual one\nname = \"first\"\n");
     world.plant();
+    world.child("modbus", MODBUS);
+    world.parameters("modbus", &REGISTERS.replace("PORT", &free_port().to_string()));
     world.child("pump", PUMP);
     world.parameters("pump", "message = \"turning\"\nevery = 20\n");
     world.child("spare", "description = \"not in use\"\nenabled = false\ncommand = [\"/bin/sleep\", \"100000\"]\n[heartbeat]\nmethod = \"none\"\n");
@@ -46,6 +47,7 @@ fn people_can_do_everything_in_a_browser() {
     let code = world.wait_log("control", "the code for the first set-up is ");
 
     browser.goes(Command::new(&browser.python), "everything", &world, &[&address, &code]);
+    assert!(world.wait_end().success() && world.was_rebooted(), "the last button was that one");
     // A busy machine may have caused faults, which are told, too.
     let events = std::fs::read_to_string(told).expect("the test notification was sent");
     assert!(events.contains("\"kind\":\"test\""), "{events}");
@@ -170,6 +172,17 @@ const SCHEMA: &str = r#"{
         } }
     }
 }"#;
+
+/// A server for masters, who see the inputs of the plant.
+const MODBUS: &str = "description = \"Modbus TCP for the control room\"\ncommand = [\"multus-modbus\"]\nafter = [\"io\"]\n\
+                      [heartbeat]\ndeadline = \"5s\"\n[restart]\ndelays = [\"0s\"]\n";
+const REGISTERS: &str =
+    "[[map]]\ntables = [\"discrete-inputs\"]\nlines = [\"DI1\", \"DI2\"]\n[tcp]\nport = PORT # of the control room\n";
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}
 
 /// The smallest Rust child. Its outputs have safe values.
 const PUMP: &str = r#"description = "the pump itself"

@@ -3,43 +3,21 @@
 #[path = "world/mod.rs"]
 mod world;
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
 
 use multus_contract::dirs::Dirs;
 use multus_control::service::configuration::{Document, Save};
 use multus_control::service::{Caller, Service, Settings};
-
-/// A file system of its own, unmounted at the end.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path) -> Result<Self, String> {
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(at).output();
-        match output {
-            Ok(output) if output.status.success() => Ok(Self(at.to_path_buf())),
-            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
+use world::Small;
 
 #[test]
 fn a_full_disk_leaves_the_old_file_and_its_version() {
     let temp = tempfile::tempdir().expect("a temporary directory can be made");
-    let small = match Small::mount(temp.path()) {
+    let small = match Small::mount(temp.path(), "256k") {
         Ok(small) => small,
         Err(why) => return world::skip("a_full_disk_leaves_the_old_file_and_its_version", &format!("no mount: {why}")),
     };
-    let at = |name: &str| small.0.join(name);
+    let at = |name: &str| small.path().join(name);
     let dirs = Dirs { config: at("etc"), runtime: at("run"), logs: at("log"), state: at("state") };
     fs::create_dir_all(dirs.children_dir()).expect("room");
     let file = dirs.child_file("idle");
@@ -50,9 +28,7 @@ fn a_full_disk_leaves_the_old_file_and_its_version() {
     let before = service.document(&root, &document).expect("readable");
     assert_eq!((before.version, before.text.as_str()), (1, old));
 
-    let filler = at("filler");
-    let mut fill = File::create(&filler).expect("room");
-    while fill.write_all(&[0; 512]).is_ok() {}
+    let filler = small.fill();
     // Larger than what may be left of the last page.
     let new = format!("{old}description = \"new\"\n{}", "# comment\n".repeat(2000));
     let save = Save { text: &new, expected_version: 1, comment: "" };
@@ -62,7 +38,6 @@ fn a_full_disk_leaves_the_old_file_and_its_version() {
     let now = service.document(&root, &document).expect("readable");
     assert_eq!((now.version, now.etag), (1, before.etag));
 
-    drop(fill);
     fs::remove_file(filler).expect("own file");
     assert_eq!(service.save(&root, &document, &save).expect("there is room").version, 2);
     assert_eq!(fs::read_to_string(&file).expect("readable"), new);

@@ -13,7 +13,14 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Ledger {
     file: PathBuf,
     boot: String,
-    targets: Mutex<BTreeMap<String, Reached>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    targets: BTreeMap<String, Reached>,
+    /// What the file says.
+    written: String,
 }
 
 /// Events by their time, ns of `CLOCK_MONOTONIC`.
@@ -48,54 +55,63 @@ impl Ledger {
             None => now,
         };
         let targets = names.map(|name| (name.clone(), Reached { seen: seen(name), open: BTreeSet::new() })).collect();
-        let ledger = Self { file: file.to_owned(), boot, targets: Mutex::new(targets) };
-        ledger.save(&ledger.lock());
+        let state = State { targets, written: text };
+        let ledger = Self { file: file.to_owned(), boot, state: Mutex::new(state) };
+        ledger.save(&mut ledger.lock());
         ledger
     }
 
     /// Whether a target has not looked at an event of this time yet; from now on it has.
     pub(super) fn is_new(&self, target: &str, mono_ns: u64) -> bool {
-        let mut targets = self.lock();
-        let Some(reached) = targets.get_mut(target).filter(|reached| reached.seen < mono_ns) else { return false };
+        let mut state = self.lock();
+        let Some(reached) = state.targets.get_mut(target).filter(|reached| reached.seen < mono_ns) else {
+            return false;
+        };
         reached.seen = mono_ns;
         true
     }
 
     /// It is to be told, and not done before that.
     pub(super) fn open(&self, target: &str, mono_ns: u64) {
-        if let Some(reached) = self.lock().get_mut(target) {
+        if let Some(reached) = self.lock().targets.get_mut(target) {
             reached.open.insert(mono_ns);
         }
     }
 
-    /// It is told together with an earlier one.
+    /// It is told together with an earlier one, or not at all.
     pub(super) fn joins(&self, target: &str, mono_ns: u64) {
-        if let Some(reached) = self.lock().get_mut(target) {
+        let mut state = self.lock();
+        if let Some(reached) = state.targets.get_mut(target) {
             reached.open.remove(&mono_ns);
         }
+        self.save(&mut state);
     }
 
     /// All that was to be told up to this time is told, or given up.
     pub(super) fn done(&self, target: &str, mono_ns: u64) {
-        let mut targets = self.lock();
-        if let Some(reached) = targets.get_mut(target) {
+        let mut state = self.lock();
+        if let Some(reached) = state.targets.get_mut(target) {
             reached.open.retain(|open| *open > mono_ns);
         }
-        self.save(&targets);
+        self.save(&mut state);
     }
 
-    fn save(&self, targets: &BTreeMap<String, Reached>) {
+    fn save(&self, state: &mut State) {
         let done = |reached: &Reached| reached.open.first().map_or(reached.seen, |first| first.saturating_sub(1));
-        let targets = targets.iter().map(|(name, reached)| (name.clone(), done(reached))).collect();
+        let targets = state.targets.iter().map(|(name, reached)| (name.clone(), done(reached))).collect();
         let text = serde_json::to_string(&Stored { boot: self.boot.clone(), targets }).unwrap_or_default();
+        if text == state.written {
+            return;
+        }
         // Without it, something might be told again; that is no reason to tell less.
-        if let Err(error) = std::fs::write(&self.file, text) {
-            log::debug!("{}: {error}", self.file.display());
+        match std::fs::write(&self.file, &text) {
+            Ok(()) => state.written = text,
+            Err(error) => log::debug!("{}: {error}", self.file.display()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Reached>> {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,6 +140,11 @@ mod tests {
         let second = start();
         assert!(!second.is_new("a", base + 5) && second.is_new("a", base + 6));
         assert!(!second.is_new("b", base + 1) && second.is_new("b", base + 2) && second.is_new("b", base + 3));
+
+        // One that is passed over is done with as well.
+        assert!(second.is_new("a", base + 7));
+        second.joins("a", base + 7);
+        assert!(!start().is_new("a", base + 7));
 
         let names = ["a", "new"].map(str::to_owned);
         let third = Ledger::load(&file, names.iter());

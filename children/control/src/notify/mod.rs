@@ -343,6 +343,7 @@ pub async fn serve(config: Config, service: Service, stop: Stop) -> std::result:
             let pause = target.min_interval.duration();
             let key = (name.clone(), event.child.clone(), event.kind.clone(), event.fault.clone());
             if told.get(&key).is_some_and(|told| told.elapsed() < pause) {
+                ledger.joins(name, event.mono_ns);
                 continue;
             }
             if !pause.is_zero() {

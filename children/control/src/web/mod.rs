@@ -99,7 +99,10 @@ impl Config {
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return Err("web.tls: certificate and key belong together".into());
         }
-        self.tls.files().map_or(Ok(()), |files| files.check())
+        match self.tls.files().filter(|_| !self.listen.is_empty()) {
+            Some(files) => files.check(),
+            None => Ok(()),
+        }
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
@@ -291,6 +294,8 @@ mod tests {
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }
+        let unused = Config { listen: vec![], tls: tls("/nowhere/web.pem", "/nowhere/web.key"), ..good.clone() };
+        assert!(unused.check().is_ok(), "nobody reads them");
         let more = Config { listen: vec![], hosts: vec!["a.b".into(), "10.0.0.1".into(), "::1".into()], ..good };
         assert!(more.check().is_ok());
     }

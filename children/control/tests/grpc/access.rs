@@ -191,6 +191,30 @@ async fn there_are_not_more_connections_than_configured() {
     assert_eq!(world.of("control").state, "running");
 }
 
+#[tokio::test]
+async fn a_token_whose_time_is_over_counts_no_more_and_ends_its_streams() {
+    let mut world = World::new();
+    world.control(ANY_PORT);
+    let token = world.token("late", 100);
+    started(&mut world);
+    let channel = plain(&world).await;
+    let mut client = ChildrenServiceClient::new(with_token(&channel, &token));
+    client.list(ListChildrenRequest {}).await.expect("it counts");
+    let watch = WatchStatusRequest { interval_ms: 200, ..Default::default() };
+    let mut stream = client.watch_status(watch).await.expect("followed").into_inner();
+    world.expire("late");
+    let ended = tokio::time::timeout(super::world::PATIENCE, async {
+        loop {
+            if let Err(why) = stream.message().await {
+                return why;
+            }
+        }
+    });
+    assert_eq!(ended.await.expect("in time").code(), Code::Unauthenticated);
+    let refused = client.list(ListChildrenRequest {}).await.expect_err("it is over");
+    assert!(refused.code() == Code::Unauthenticated && refused.message().contains("expired"), "{refused}");
+}
+
 /// A certificate authority, and what it signs.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 

@@ -173,6 +173,32 @@ async fn a_control_that_stands_still_is_found_and_comes_back() {
 }
 
 #[tokio::test]
+async fn the_machine_is_started_anew_when_it_is_asked_for_and_not_called_off() {
+    let mut world = World::new();
+    world.control(ANY_PORT);
+    world.child("idle", IDLE);
+    fs::write(world.dirs().config.join("multusd.toml"), world.reboot()).expect("own file");
+    started(&mut world);
+    let channel = local(&world).await;
+    let (mut daemon, mut events) =
+        (DaemonServiceClient::new(channel.clone()), EventsServiceClient::new(channel.clone()));
+    let none = daemon.cancel_reboot(CancelRebootRequest {}).await.expect_err("none is scheduled");
+    assert_eq!(none.code(), Code::FailedPrecondition, "{none}");
+    daemon.reboot(RebootRequest { seconds: 300 }).await.expect("an administrator may");
+    daemon.cancel_reboot(CancelRebootRequest {}).await.expect("there is time left");
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let all = events.list(ListEventsRequest::default()).await.expect("told").into_inner().events;
+        seen = all.into_iter().map(|event| event.kind).filter(|kind| kind.starts_with("reboot")).collect();
+        tokio::time::sleep(super::world::PAUSE).await;
+    }
+    assert_eq!(seen, ["reboot-scheduled", "reboot-cancelled"]);
+    assert!(!world.was_rebooted());
+    daemon.reboot(RebootRequest { seconds: 0 }).await.expect("at once");
+    assert!(world.wait_end().success() && world.was_rebooted());
+}
+
+#[tokio::test]
 async fn the_status_is_streamed_and_an_order_can_be_refused() {
     let mut world = World::new();
     world.control(ANY_PORT);

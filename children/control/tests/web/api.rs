@@ -4,7 +4,7 @@ use multus_contract::api::command::Request;
 use serde_json::{Value, json};
 
 use super::http::Browser;
-use super::world::World;
+use super::world::{Small, World, skip};
 use super::{ANY_PORT, AT_ONCE, address, logged_in, up, user};
 
 #[test]
@@ -51,7 +51,30 @@ fn children_are_seen_and_ordered_about() {
     assert!(matches!(admin.get("/api/v1/children/idle_0/advice").status, 409));
     assert_eq!(admin.get("/api/v1/children/control/advice").status, 200);
     assert_eq!(admin.send("POST", "/api/v1/reload", None).status, 200);
-    assert_eq!(admin.send("DELETE", "/api/v1/reboot", None).status / 100, 4, "none is scheduled, or it may not");
+    assert_eq!(admin.send("DELETE", "/api/v1/reboot", None).status, 409, "none is scheduled");
+}
+
+#[test]
+fn the_machine_is_started_anew_when_it_is_asked_for_and_not_called_off() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    let (admin, operator) = (logged_in(address, "admin"), logged_in(address, "operator"));
+    let reboot =
+        |who: &Browser, seconds: u64| who.send("POST", "/api/v1/reboot", Some(json!({ "seconds": seconds }))).status;
+    let scheduled = || {
+        let notes = admin.get("/api/v1/status").json()["daemon"]["notes"].clone();
+        notes.as_array().is_some_and(|notes| notes.iter().any(|note| note.to_string().contains("started anew in")))
+    };
+    assert_eq!((reboot(&operator, 300), reboot(&admin, 86_401)), (403, 422));
+    assert_eq!(reboot(&admin, 300), 204);
+    world.wait("it is told", || scheduled().then_some(()));
+    assert_eq!(operator.send("DELETE", "/api/v1/reboot", None).status, 403);
+    assert_eq!(admin.send("DELETE", "/api/v1/reboot", None).status, 204);
+    world.wait("it is called off", || (!scheduled()).then_some(()));
+    assert_eq!(admin.send("DELETE", "/api/v1/reboot", None).status, 409);
+    assert!(!world.was_rebooted());
+    assert_eq!(reboot(&admin, 0), 204);
+    assert!(world.wait_end().success() && world.was_rebooted());
 }
 
 #[test]
@@ -59,10 +82,24 @@ fn the_lan_is_shown_and_its_change_confirmed_where_there_is_one() {
     super::world::build("multus-lan");
     let mut world = World::new();
     // Without an interface it changes nothing, but tells so.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let free = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("its address").port()
+    };
     world.child("net", "command = [\"multus-lan\"]\n[heartbeat]\ndeadline = \"10s\"\n");
-    world.parameters("net", &format!("port = {}\n", free.port()));
+    let mut port = free();
+    world.parameters("net", &format!("port = {port}\n"));
     let address = up(&mut world);
+    // Somebody else may have been faster: then another one.
+    while !world.wait("it listens, or cannot", || {
+        let log = world.log("net");
+        let listens = log.contains(&format!("listening on 127.0.0.1:{port}\n"));
+        (listens || log.contains(&format!("gRPC on 127.0.0.1:{port}: "))).then_some(listens)
+    }) {
+        port = free();
+        world.parameters("net", &format!("port = {port}\n"));
+        world.tell(&Request::Restart { name: "net".into() });
+    }
     world.wait_state("net", "running");
     let operator = logged_in(address, "operator");
     let shown = || operator.get("/api/v1/children/net/lan").json();
@@ -86,6 +123,38 @@ fn the_lan_is_shown_and_its_change_confirmed_where_there_is_one() {
     world.wait("nobody answers", || Some(shown()).filter(|lan| lan["state"] == "silent"));
     let page = operator.bytes("GET", "/children/net", &[("Accept", "text/html")], b"");
     assert!(String::from_utf8_lossy(&page.body).contains("net does not answer"));
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_the_file_whole() {
+    let mut world = World::new();
+    let small = match Small::mount(&world.dirs().config, "512k") {
+        Ok(small) => small,
+        Err(why) => return skip("a_full_disk_is_told_and_leaves_the_file_whole", &format!("no mount: {why}")),
+    };
+    for dir in [world.dirs().children_dir(), world.dirs().config.join("config")] {
+        std::fs::create_dir_all(dir).expect("room");
+    }
+    let address = up(&mut world);
+    world.wait_state("idle", "running");
+    let admin = logged_in(address, "admin");
+    let path = "/api/v1/documents/children/idle";
+    let before = admin.get(path).json();
+    let filler = small.fill();
+    // More than what may be left of the last page.
+    let text = format!("description = \"new\"\n{}{}", super::IDLE, "# comment\n".repeat(2000));
+    let save = || admin.send("PUT", path, Some(json!({ "text": text, "version": before["version"] })));
+    let full = save();
+    assert!(full.status == 500 && full.json()["detail"].to_string().contains("No space left"), "{full:?}");
+    let page = admin.bytes("GET", "/configuration/children/idle", &[("Accept", "text/html")], b"");
+    assert_eq!(page.status, 200, "pages work");
+    let now = admin.get(path).json();
+    assert_eq!((&now["version"], &now["etag"], &now["text"]), (&before["version"], &before["etag"], &before["text"]));
+    assert_eq!(std::fs::read_to_string(world.dirs().child_file("idle")).expect("readable"), super::IDLE);
+    std::fs::remove_file(filler).expect("own file");
+    let saved = save();
+    assert_eq!(saved.status, 200, "{saved:?}");
+    assert_eq!(std::fs::read_to_string(world.dirs().child_file("idle")).expect("readable"), text);
 }
 
 #[test]

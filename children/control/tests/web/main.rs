@@ -36,7 +36,8 @@ fn up(world: &mut World) -> SocketAddr {
     {
         user(world, name, level, read_only);
     }
-    std::fs::write(world.dirs().config.join("multusd.toml"), DAEMON).expect("own file");
+    let daemon = format!("{DAEMON}{}", world.reboot());
+    std::fs::write(world.dirs().config.join("multusd.toml"), daemon).expect("own file");
     world.child("idle", IDLE);
     world.control(&format!("{ANY_PORT}{AT_ONCE}"));
     world.start();

@@ -7,13 +7,14 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use multus_contract::api::command::{Client, Request};
 use multus_contract::api::status::{ChildStatus, Status};
 use multus_contract::dirs::Dirs;
+use multus_users::Tokens;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -125,6 +126,17 @@ impl World {
         self.ctl(&["token", "add", name, "--level", &level.to_string()]).trim().to_owned()
     }
 
+    /// Puts the end of a token into the past.
+    pub(crate) fn expire(&self, name: &str) {
+        let file = Tokens::file(&self.dirs.config);
+        let text = fs::read_to_string(&file).expect("there are tokens");
+        let mut document: toml_edit::DocumentMut = text.parse().expect("TOML");
+        let tokens = document["token"].as_array_of_tables_mut().expect("a list");
+        let token = tokens.iter_mut().find(|token| token["name"].as_str() == Some(name)).expect("it is there");
+        token["expires"] = toml_edit::value("2001-02-03T04:05:06Z");
+        fs::write(&file, document.to_string()).expect("own file");
+    }
+
     fn try_status(&self) -> Option<Status> {
         let mut client = Client::connect(&self.dirs.control_socket()).ok()?;
         client.request_as(&Request::Status { name: None }).ok()
@@ -174,6 +186,30 @@ impl World {
         }
     }
 
+    /// Waits until the daemon has ended by itself; how.
+    pub(crate) fn wait_end(&mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let daemon = self.daemon.as_mut().expect("it was started");
+            if let Some(status) = daemon.try_wait().expect("own child") {
+                self.daemon = None;
+                return status;
+            }
+            assert!(Instant::now() < end, "the daemon did not end");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// For `multusd.toml`: in place of a reboot of this machine a file is made.
+    pub(crate) fn reboot(&self) -> String {
+        format!("[reboot]\ncommand = [\"/usr/bin/touch\", {:?}]\n", self.path("rebooted"))
+    }
+
+    /// Whether the machine would have been started anew.
+    pub(crate) fn was_rebooted(&self) -> bool {
+        self.path("rebooted").exists()
+    }
+
     fn print_everything(&self) {
         let mut files = vec![self.path("multusd.out")];
         files.extend(fs::read_dir(&self.dirs.logs).into_iter().flatten().flatten().map(|entry| entry.path()));
@@ -203,6 +239,40 @@ impl Drop for World {
         }
         let _ = kill(pid, Signal::SIGKILL);
         let _ = daemon.wait();
+    }
+}
+
+/// A file system of its own, unmounted at the end.
+pub(crate) struct Small(PathBuf);
+
+impl Small {
+    /// Of this size, such as "256k"; the error says why it is not possible.
+    pub(crate) fn mount(at: &Path, size: &str) -> Result<Self, String> {
+        let output =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
+        match output {
+            Ok(output) if output.status.success() => Ok(Self(at.to_path_buf())),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Takes all the room that is left, with a file.
+    pub(crate) fn fill(&self) -> PathBuf {
+        let filler = self.0.join("filler");
+        let mut file = File::create(&filler).expect("room");
+        while file.write_all(&[0; 512]).is_ok() {}
+        filler
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
     }
 }
 

@@ -14,7 +14,8 @@ pub(super) fn masked(text: &str, root: Node<'_>, caller: &Caller) -> String {
     replaced(text, |comment| mask(&text[comment.range.clone()], &comment.tables(root), caller))
 }
 
-/// `text` with the comments of `old` in place of those that hold the mask and are otherwise as they were.
+/// `text` with the comments of `old` in place of those that hold the mask and are otherwise as they were. Only where they are
+/// hidden again: nobody sees one by moving it.
 pub(super) fn restored(text: &str, old: &str, root: Node<'_>, caller: &Caller) -> String {
     let mut kept: BTreeMap<String, VecDeque<&str>> = BTreeMap::new();
     for comment in comments(old) {
@@ -23,7 +24,12 @@ pub(super) fn restored(text: &str, old: &str, root: Node<'_>, caller: &Caller) -
             kept.entry(shown).or_default().push_back(before);
         }
     }
-    replaced(text, |comment| kept.get_mut(&text[comment.range.clone()])?.pop_front().map(str::to_owned))
+    replaced(text, |comment| {
+        let shown = &text[comment.range.clone()];
+        let before = kept.get_mut(shown)?;
+        let stays_hidden = mask(before.front()?, &comment.tables(root), caller).as_deref() == Some(shown);
+        before.pop_front().filter(|_| stays_hidden).map(str::to_owned)
+    })
 }
 
 /// `text` with some comments replaced.
@@ -243,5 +249,11 @@ f = 1 #"##;
             assert_eq!(hidden, shown);
             assert_eq!(restored(&hidden, text, root, &caller), text);
         }
+        // Where the same key is open to be seen, nothing comes back.
+        let schema = serde_json::json!({ "properties": {
+            "open": { "properties": { "password": {} } }, "mail": { "properties": { "password": { "writeOnly": true } } },
+        } });
+        let moved = "[open]\n# password = ********";
+        assert_eq!(restored(moved, "[mail]\n# password = 1", Node::root(Some(&schema)), &caller), moved);
     }
 }
