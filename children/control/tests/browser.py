@@ -283,6 +283,22 @@ def reboot_now(browser):
     say("the machine is started anew at once")
 
 
+def is_refresh(request, by_itself):
+    return request.resource_type == "fetch" and request.url == f"{URL}/" and ("x-refresh" in request.headers) == by_itself
+
+
+def an_open_page_is_no_use(page):
+    page.goto(f"{URL}/")
+    with page.expect_request(lambda request: is_refresh(request, True)):
+        pass
+    with page.expect_request(lambda request: is_refresh(request, False)):
+        page.mouse.move(100, 100)
+        page.mouse.move(200, 150)
+    with page.expect_request(lambda request: is_refresh(request, True)):
+        pass
+    say("a page that refreshes itself says so, unless somebody has touched it")
+
+
 def conflict(context, page):
     page.goto(f"{URL}/configuration/config/panel")
     other = context.new_page()
@@ -787,6 +803,7 @@ def the_lan(page):
 
 def everything(context, page, browser):
     make_users(page)
+    an_open_page_is_no_use(page)
     change_a_parameter(page)
     conflict(context, page)
     roll_back(page)

@@ -209,10 +209,10 @@ fn what_waits_when_the_program_ends_is_told_by_the_next_one_and_only_to_whom_it_
 fn events_that_are_missed_are_counted_as_lost() {
     let (port, got) = http_server(&[200]);
     let mut running = Running::start(&[("hook", to_url(port))]);
-    running.service.happens(fault(3, "pump", "crash"));
+    running.daemon.happens(fault(3, "pump", "crash"));
     until("the first one arrived", || (got.lock().expect("whole").len() == 1).then_some(()));
     assert_eq!(running.traffic().lost, 0, "what was before it is old");
-    running.service.happens(fault(8, "pump", "crash"));
+    running.daemon.happens(fault(8, "pump", "crash"));
     until("the next one arrived", || (got.lock().expect("whole").len() == 2).then_some(()));
     assert_eq!(running.traffic().lost, 4);
     running.end();

@@ -54,6 +54,28 @@ fn children_are_seen_and_ordered_about() {
     assert_eq!(admin.send("DELETE", "/api/v1/reboot", None).status, 409, "none is scheduled");
 }
 
+/// However large it is: it is never in memory as a whole.
+#[test]
+fn events_are_exported_bit_by_bit_by_the_page_as_by_the_api() {
+    let mut world = World::new();
+    let address = up(&mut world);
+    let guest = logged_in(address, "guest");
+    world.wait("an event is stored", || {
+        let reply = guest.get("/api/v1/history?kinds=daemon-started");
+        (reply.status == 200 && !reply.json()["rows"].as_array()?.is_empty()).then_some(())
+    });
+    for path in ["/api/v1/history/export", "/events/export?kind=daemon-started", "/events/export?format=csv"] {
+        let mut raw = guest.stream(path);
+        let text = raw.until("daemon-started");
+        raw.hangs_up();
+        let head = text.split("\r\n\r\n").next().unwrap_or_default();
+        assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+        assert!(head.contains("transfer-encoding: chunked") && !head.contains("content-length"), "{path}: {head}");
+        let name = if path.ends_with("csv") { "events.csv" } else { "events.jsonl" };
+        assert!(head.contains(&format!("attachment; filename=\"{name}\"")), "{path}: {head}");
+    }
+}
+
 #[test]
 fn the_machine_is_started_anew_when_it_is_asked_for_and_not_called_off() {
     let mut world = World::new();
