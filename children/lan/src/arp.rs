@@ -9,17 +9,42 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{LinkAddr, bind};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// Address of an interface on its wire.
 type Mac = [u8; 6];
+
+/// Asks for all addresses at the same time, 3 to 7 s. `Some`: somebody has this one of them, with this address on the wire.
+///
+/// # Errors
+/// Whether this one is free cannot be found out, and why.
+pub(crate) async fn who_has_any(
+    interface: &str,
+    addresses: &[Ipv4Addr],
+) -> Result<Option<(Ipv4Addr, String)>, (Ipv4Addr, io::Error)> {
+    let mut asked = JoinSet::new();
+    for &address in addresses {
+        let interface = interface.to_owned();
+        asked.spawn(async move { (address, who_has(&interface, address).await) });
+    }
+    while let Some(answered) = asked.join_next().await {
+        match answered {
+            Ok((_, Ok(None))) => {}
+            Ok((address, Ok(Some(owner)))) => return Ok(Some((address, owner))),
+            Ok((address, Err(error))) => return Err((address, error)),
+            Err(error) => return Err((Ipv4Addr::UNSPECIFIED, io::Error::other(error))),
+        }
+    }
+    Ok(None)
+}
 
 /// Asks three times whether somebody has `address`, and listens; 3 to 7 s. `Some`: somebody has it, with this address on the
 /// wire.
 ///
 /// # Errors
 /// It cannot be asked; on a line without ARP nobody can have it, and the answer is `None`.
-pub(crate) async fn who_has(interface: &str, address: Ipv4Addr) -> io::Result<Option<String>> {
+async fn who_has(interface: &str, address: Ipv4Addr) -> io::Result<Option<String>> {
     let Some((socket, own)) = open(interface)? else { return Ok(None) };
     sleep(random(PROBE_WAIT)?).await;
     for number in 1..=PROBE_NUM {

@@ -70,21 +70,15 @@ fn ask(
 /// As if this program had never been there.
 fn undo(_: Config) -> Result<String, Error> {
     let name = std::env::var("MULTUS_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").into());
-    let store = Store::open(&name)?;
+    let store = Store::open_known(&name)?;
     let mut journal = store.load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (now, links) = (clock::now()?, netlink::links()?);
         let mut backends = Backends::default();
-        let plan = match (&journal.pending, &journal.confirmed) {
-            (Some(pending), _) => Some(pending.plan.clone()),
-            (None, confirmed) => confirmed.as_ref().map(|confirmed| confirmed.plan.clone()),
-        };
-        if let Some(plan) = plan {
+        for (snapshot, plan) in journal.to_undo() {
             let index = links.get(&plan.interface).map(|link| link.index);
-            for (_, snapshot) in journal.to_undo() {
-                backends.undo(&snapshot, &plan, index, &now).await?;
-            }
+            backends.undo(&snapshot, &plan, index, &now).await?;
         }
         Table::default().remove(&mut journal).await?;
         store.save(&Journal::default())?;

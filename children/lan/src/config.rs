@@ -38,7 +38,7 @@ pub struct Config {
     pub confirm_within: Interval,
     /// Whether an answer of the router confirms a change. Otherwise somebody must.
     pub gateway_confirms: bool,
-    /// Port on 127.0.0.1 for gRPC, multus.v1.LanService and that of the original; instance n uses port + n; 0: none.
+    /// Port on 127.0.0.1 for gRPC, multus.v1.LanService and that of the original; 0: none.
     pub port: u16,
     /// Version of this configuration; it is told to those who ask.
     pub config_version: ConfigVersion,

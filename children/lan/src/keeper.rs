@@ -1,22 +1,23 @@
 //! Does what the journal says, and listens meanwhile: to interfaces, to a new configuration, to those who confirm, to the DHCP
 //! client.
 
+use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
 use multus_child::{Interval, Voice};
-use multus_net::address::{addresses, default_routes, forget_neighbour, switch_on};
+use multus_net::address::{Address, addresses, default_routes, forget_neighbour, switch_on};
 use multus_net::netlink::{Link, Links, Router};
 use multus_net::router;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::backend::Backends;
+use crate::backend::{Backends, Told, Trouble};
 use crate::clock;
 use crate::config::Trial;
-use crate::logic::cidr::Cidr;
+use crate::logic::cidr::{Cidr, can_be_leased};
 use crate::logic::journal::{Journal, Now, Pending, Reason, Step};
 use crate::logic::plan::{Kind, Plan};
 use crate::nat::Table;
@@ -26,8 +27,14 @@ use crate::store::Store;
 /// What is wanted, and how a change is tried.
 pub(crate) type Wanted = (Option<Plan>, Trial);
 
-/// Somebody confirms; the answer is why that cannot be, if it cannot.
-pub(crate) type Confirmation = oneshot::Sender<Result<(), String>>;
+/// Somebody confirms.
+#[derive(Debug)]
+pub(crate) struct Confirmation {
+    /// [`Plan::mark`] of the plan that was on trial when it was asked for.
+    pub(crate) mark: Option<String>,
+    /// Why that cannot be, if it cannot.
+    pub(crate) answer: oneshot::Sender<Result<(), String>>,
+}
 
 /// The question to the routers: who confirms, or why nobody does.
 type Asking = Pin<Box<dyn Future<Output = Result<String, String>>>>;
@@ -41,16 +48,19 @@ pub(crate) struct Keeper {
     voice: Voice,
     links: watch::Receiver<Links>,
     wanted: watch::Receiver<Wanted>,
-    confirmations: mpsc::Receiver<Confirmation>,
     began: Instant,
-    /// The plan on trial has been applied by this process.
-    is_applied: bool,
+    /// The plan on trial has been applied by this process to the interface with this index.
+    applied: Option<u32>,
+    /// What stood before the plan on trial was undone by this process, where that is needed.
+    is_free: bool,
+    /// What was confirmed was not applied to the end, or something else was undone after it.
+    told: Told,
     /// For this plan and interface everything was seen to.
     ensured: Option<(String, u32)>,
     asking: Option<Asking>,
     /// Why the last question to the router was in vain.
     unanswered: String,
-    told: String,
+    said: String,
 }
 
 impl Keeper {
@@ -61,7 +71,6 @@ impl Keeper {
         voice: Voice,
         links: watch::Receiver<Links>,
         wanted: watch::Receiver<Wanted>,
-        confirmations: mpsc::Receiver<Confirmation>,
     ) -> Self {
         Self {
             store,
@@ -72,28 +81,33 @@ impl Keeper {
             voice,
             links,
             wanted,
-            confirmations,
             began: Instant::now(),
-            is_applied: false,
+            applied: None,
+            is_free: false,
+            told: Told::Already,
             ensured: None,
             asking: None,
             unanswered: String::new(),
-            told: String::new(),
+            said: String::new(),
         }
     }
 
     /// Works for ever; ends when nobody configures it any more.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self, mut confirmations: mpsc::Receiver<Confirmation>) {
         loop {
-            let pause = self.turn().await;
+            let pause = tokio::select! {
+                biased;
+                pause = self.turn() => pause,
+                never = refuse(&mut confirmations) => match never {},
+            };
             // Whatever is ready again at once, the beat and the server have their turn.
             tokio::task::yield_now().await;
             tokio::select! {
                 () = sleep(pause) => {}
                 changed = self.links.changed() => if changed.is_err() { return },
                 changed = self.wanted.changed() => if changed.is_err() { return },
-                Some(answer) = self.confirmations.recv() => {
-                    let confirmed = self.confirm("somebody");
+                Some(Confirmation { mark, answer }) = confirmations.recv() => {
+                    let confirmed = self.confirm_by_somebody(mark.as_deref());
                     // Who has asked may be gone.
                     let _ = answer.send(confirmed);
                 }
@@ -161,14 +175,8 @@ impl Keeper {
             self.show(State::Waiting, &format!("there is no interface {}", plan.interface));
             return LATE;
         };
-        let mark = (plan.mark(), link.index);
-        if self.ensured.as_ref() != Some(&mark) {
-            self.show(State::Applying, &format!("{} sees to {}", kind.word(), plan.interface));
-            if let Err(error) = self.backends.apply(kind, &plan, link.index).await {
-                self.fail(&error);
-                return RETRY;
-            }
-            self.ensured = Some(mark);
+        if let Some(pause) = self.ensure(kind, &plan, link).await {
+            return pause;
         }
         if let Err(error) = self.translate(&plan, link.index).await {
             self.fail(&error);
@@ -180,8 +188,56 @@ impl Keeper {
         } else {
             self.show(State::Confirmed, &format!("confirmed by {}", confirmed.by));
         }
-        // Of a LAN by DHCP the network may change, onto which others are mapped.
-        if plan.nat.is_on() { RETRY } else { LATE }
+        // Somebody may take something away; of a LAN by DHCP the network may change, onto which others are mapped.
+        if plan.nat.is_on() || kind == Kind::Rtnetlink { RETRY } else { LATE }
+    }
+
+    /// Applies what was confirmed, if this process has not yet, and what is missing of it. `Some`: it does not stand; so long
+    /// nothing is to be done.
+    async fn ensure(&mut self, kind: Kind, plan: &Plan, link: Link) -> Option<Duration> {
+        let mark = (plan.mark(), link.index);
+        let is_ensured = self.ensured.as_ref() == Some(&mark);
+        if kind == Kind::Rtnetlink && !link.has_carrier {
+            if is_ensured {
+                return None;
+            }
+            // Without a carrier nobody tells whether an address is free.
+            return Some(self.wait_for_carrier(plan, link, "it is set up when it has"));
+        }
+        let missing = match self.backends.missing(kind, plan, link.index) {
+            Ok(missing) => missing.filter(|_| is_ensured),
+            Err(error) => {
+                self.fail(&error);
+                return Some(RETRY);
+            }
+        };
+        if is_ensured && missing.is_none() {
+            return None;
+        }
+        self.show(State::Applying, &format!("{} sees to {}", kind.word(), plan.interface));
+        self.ensured = None;
+        if let Err(trouble) = self.backends.apply(kind, plan, link.index, self.told).await {
+            self.told = Told::Perhaps;
+            self.fail(&trouble.to_string());
+            return Some(RETRY);
+        }
+        (self.told, self.ensured) = (Told::Already, Some(mark));
+        if let Some(missing) = missing {
+            self.tell(log::Level::Warn, &format!("{} had lost {missing}; it is set again", plan.interface));
+        }
+        None
+    }
+
+    /// Switches the interface on, so that it can have a carrier.
+    fn wait_for_carrier(&mut self, plan: &Plan, link: Link, then: &str) -> Duration {
+        if !link.is_up
+            && let Err(error) = switch_on(link.index)
+        {
+            self.fail(&format!("{} cannot be switched on: {error}", plan.interface));
+            return RETRY;
+        }
+        self.show(State::Waiting, &format!("{} has no carrier; {then}", plan.interface));
+        LATE
     }
 
     /// Something new: when it can be tried, it is written down first.
@@ -191,27 +247,20 @@ impl Keeper {
             return Some(LATE);
         };
         if !trial.within.is_zero() && !link.has_carrier {
-            if !link.is_up
-                && let Err(error) = switch_on(link.index)
-            {
-                self.fail(&format!("{} cannot be switched on: {error}", plan.interface));
-                return Some(RETRY);
-            }
-            self.show(State::Waiting, &format!("{} has no carrier; the change is tried when it has", plan.interface));
-            return Some(LATE);
+            return Some(self.wait_for_carrier(&plan, link, "the change is tried when it has"));
         }
         let kind = match plan.backend {
             Some(kind) => kind,
             None => {
-                if self.began.elapsed() < BOOT
-                    && let Some(unit) = Backends::starting().await
-                {
-                    self.show(State::Waiting, &format!("{unit} is being started"));
+                if self.is_one_starting(None).await {
                     return Some(SOON);
                 }
                 Backends::find(&plan.interface, link.index).await
             }
         };
+        if kind == Kind::Rtnetlink && !link.has_carrier {
+            return Some(self.wait_for_carrier(&plan, link, "the change is tried when it has"));
+        }
         let before = match self.backends.snapshot(kind, &plan.interface, link.index, now).await {
             Ok(before) => before,
             Err(error) => {
@@ -227,8 +276,8 @@ impl Keeper {
             return Some(RETRY);
         }
         self.journal = journal;
-        self.is_applied = false;
-        self.ensured = None;
+        (self.applied, self.is_free, self.ensured) = (None, false, None);
+        self.unanswered.clear();
         let limit = match trial.within {
             Duration::ZERO => "it stands at once".to_owned(),
             within => format!("taken back in {} unless it is confirmed", Interval::from(within)),
@@ -244,26 +293,14 @@ impl Keeper {
             let mut shown = self.shared.lock();
             shown.backend = Some(backend);
             shown.deadline = Some(Duration::from_millis(deadline_ms));
+            shown.trial = Some(plan.mark());
         }
         let Some(link) = self.link(&plan.interface) else {
             self.show(State::Pending, &format!("{} is gone", plan.interface));
             return Some(left);
         };
-        if !self.is_applied {
-            self.show(State::Applying, &format!("{} sets up {}", backend.word(), plan.interface));
-            if let Err(error) = self.apply(backend, &plan, link).await {
-                return match clock::now() {
-                    Ok(now) => self.take_back(Reason::Failed(error), &now).await,
-                    Err(_) => Some(SOON),
-                };
-            }
-            self.is_applied = true;
-            for router in plan.routers() {
-                // An answer from before the change says nothing.
-                let _ = forget_neighbour(link.index, router);
-            }
-            self.unanswered.clear();
-            return None;
+        if self.applied != Some(link.index) {
+            return self.try_out(backend, &plan, link, left).await;
         }
         if trial.within.is_zero() {
             return self.confirm("nobody: confirm_within is 0s").err().map(|error| {
@@ -273,7 +310,11 @@ impl Keeper {
         }
         let mut detail = "somebody must confirm: multus-lan --confirm".to_owned();
         if trial.gateway_confirms {
-            match self.in_place(backend, &plan, link).await {
+            let in_place = match self.translate(&plan, link.index).await {
+                Ok(()) => self.in_place(backend, &plan, link).await,
+                Err(reason) => Err(reason),
+            };
+            match in_place {
                 Ok(routers) if self.asking.is_none() => self.asking = Some(Box::pin(ask(routers, plan.dhcp))),
                 Ok(_) => {}
                 Err(reason) => self.unanswered = reason,
@@ -286,20 +327,46 @@ impl Keeper {
         Some(left.min(SOON))
     }
 
-    async fn apply(&mut self, backend: Kind, plan: &Plan, link: Link) -> Result<(), String> {
-        if let Some(former) = self.journal.confirmed.clone()
-            && former.backend != backend
-            && let Some(original) = self.journal.original.get(former.backend.word()).cloned()
+    /// Applies the plan on trial, within its time. What may pass is tried again, what stays ends the trial.
+    async fn try_out(&mut self, backend: Kind, plan: &Plan, link: Link, left: Duration) -> Option<Duration> {
+        self.show(State::Applying, &format!("{} sets up {}", backend.word(), plan.interface));
+        match timeout(left, self.apply(backend, plan, link)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(Trouble::Passing(reason))) => {
+                self.show(State::Pending, &format!("{reason}; it is tried again"));
+                self.unanswered = reason;
+                return Some(left.min(AGAIN));
+            }
+            Ok(Err(Trouble::Lasting(reason))) => {
+                return match clock::now() {
+                    Ok(now) => self.take_back(Reason::Failed(reason), &now).await,
+                    Err(_) => Some(SOON),
+                };
+            }
+            Err(_) => {
+                self.unanswered = format!("{} has not set up {} in time", backend.word(), plan.interface);
+                return None;
+            }
+        }
+        self.applied = Some(link.index);
+        for router in plan.routers() {
+            // An answer from before the change says nothing.
+            let _ = forget_neighbour(link.index, router);
+        }
+        self.unanswered.clear();
+        None
+    }
+
+    async fn apply(&mut self, backend: Kind, plan: &Plan, link: Link) -> Result<(), Trouble> {
+        if !self.is_free
+            && let Some((original, former)) = self.journal.to_free(plan, backend)
         {
-            let now = clock::now()?;
-            self.backends.undo(&original, &former.plan, Some(link.index), &now).await?;
+            let (now, index) = (clock::now()?, self.link(&former.interface).map(|link| link.index));
+            self.backends.undo(&original, &former, index, &now).await?;
         }
-        self.backends.apply(backend, plan, link.index).await?;
-        match self.translate(plan, link.index).await {
-            // The network of the LAN comes later.
-            Err(_) if plan.dhcp => Ok(()),
-            done => done,
-        }
+        self.is_free = true;
+        // A process that was killed may have written, and told nobody.
+        self.backends.apply(backend, plan, link.index, Told::Perhaps).await
     }
 
     async fn translate(&mut self, plan: &Plan, index: u32) -> Result<(), String> {
@@ -332,7 +399,7 @@ impl Keeper {
                 Some(_) => {}
             }
         }
-        if plan.dhcp && !found.iter().any(|found| found.is_global && found.address.is_ipv4()) {
+        if plan.dhcp && !self.has_lease(&found) {
             return Err("no DHCP server has answered".into());
         }
         let mut routers = plan.routers();
@@ -346,6 +413,28 @@ impl Keeper {
         Ok(routers.into_iter().map(router).collect())
     }
 
+    /// Whether one of these addresses is of DHCP: by the own client, or else one that ends.
+    fn has_lease(&self, found: &[Address]) -> bool {
+        let leased = self.backends.lease().map(|lease| lease.cidr.address);
+        found.iter().filter(|found| found.is_global).any(|found| match leased {
+            Some(leased) => found.address == leased,
+            None => can_be_leased(found.address, found.valid_s),
+        })
+    }
+
+    /// `mark`: of the plan that was on trial when it was asked for.
+    fn confirm_by_somebody(&mut self, mark: Option<&str>) -> Result<(), String> {
+        if let Some(pending) = &self.journal.pending {
+            if mark.is_some_and(|mark| mark != pending.plan.mark()) {
+                return Err("another change is on trial by now".into());
+            }
+            if self.applied.is_none() {
+                return Err(NOT_YET.into());
+            }
+        }
+        self.confirm("somebody")
+    }
+
     fn confirm(&mut self, by: &str) -> Result<(), String> {
         let now = clock::now()?;
         let mut journal = self.journal.clone();
@@ -355,21 +444,22 @@ impl Keeper {
         self.store.save(&journal)?;
         self.journal = journal;
         self.asking = None;
-        self.shared.lock().deadline = None;
+        self.end_trial();
         // What stands has just been applied.
-        let confirmed = self.journal.confirmed.as_ref();
-        let mark = confirmed.map(|confirmed| (confirmed.plan.mark(), confirmed.plan.interface.clone()));
-        self.ensured = mark.and_then(|(mark, interface)| self.link(&interface).map(|link| (mark, link.index)));
-        if !self.is_applied {
-            self.ensured = None;
-        }
+        let mark = self.journal.confirmed.as_ref().map(|confirmed| confirmed.plan.mark());
+        self.ensured = mark.zip(self.applied.take());
+        self.told = Told::Already;
         self.tell(log::Level::Info, &format!("the change stands: confirmed by {by}"));
         Ok(())
     }
 
     async fn take_back(&mut self, reason: Reason, now: &Now) -> Option<Duration> {
-        let Pending { plan, before, .. } = self.journal.pending.clone()?;
+        let Pending { plan, before, backend, .. } = self.journal.pending.clone()?;
         self.asking = None;
+        // After a restart of the machine the one who is to be told may not be there yet.
+        if self.is_one_starting(Some(backend)).await {
+            return Some(SOON);
+        }
         let reason = match reason {
             Reason::Expired if !self.unanswered.is_empty() => Reason::Failed(format!("{reason}: {}", self.unanswered)),
             reason => reason,
@@ -389,14 +479,15 @@ impl Keeper {
             self.fail(&format!("the change cannot be taken back: {error}"));
             return Some(SOON);
         }
+        if journal.to_free(&plan, backend).is_some() {
+            // What stands was undone when this was applied.
+            self.told = Told::Perhaps;
+        }
         self.journal = journal;
-        (self.is_applied, self.ensured) = (false, None);
-        {
-            let mut shown = self.shared.lock();
-            shown.deadline = None;
-            if reason != Reason::Superseded {
-                shown.last_error = reason.to_string();
-            }
+        (self.applied, self.ensured) = (None, None);
+        self.end_trial();
+        if reason != Reason::Superseded {
+            self.shared.lock().last_error = reason.to_string();
         }
         let (level, more) = match reason {
             Reason::Superseded => (log::Level::Info, ""),
@@ -419,6 +510,21 @@ impl Keeper {
         self.shared.lock().lease = self.backends.lease().cloned();
     }
 
+    fn end_trial(&self) {
+        let mut shown = self.shared.lock();
+        (shown.deadline, shown.trial) = (None, None);
+    }
+
+    /// Whether one who could set up the interface, of this kind or of any, is being started with the machine; it is shown.
+    async fn is_one_starting(&mut self, kind: Option<Kind>) -> bool {
+        if self.began.elapsed() >= BOOT {
+            return false;
+        }
+        let Some(unit) = Backends::starting(kind).await else { return false };
+        self.show(State::Waiting, &format!("{unit} is being started"));
+        true
+    }
+
     fn link(&self, interface: &str) -> Option<Link> {
         self.links.borrow().get(interface).copied()
     }
@@ -436,8 +542,8 @@ impl Keeper {
             (shown.state, shown.detail) = (state, detail.to_owned());
             shown.lease = self.backends.lease().cloned();
         }
-        if self.told != detail {
-            self.told = detail.to_owned();
+        if self.said != detail {
+            self.said = detail.to_owned();
             self.voice.status(&format!("{}: {detail}", state.word()));
             match state {
                 State::Rejected => log::warn!("{detail}"),
@@ -457,12 +563,21 @@ impl Keeper {
             let mut shown = self.shared.lock();
             (shown.state, shown.detail, shown.last_error) = (State::Failing, error.to_owned(), error.to_owned());
         }
-        if self.told != error {
-            self.told = error.to_owned();
+        if self.said != error {
+            self.said = error.to_owned();
             self.voice.status(error);
             self.tell(log::Level::Error, error);
         }
     }
+}
+
+/// Answers those who confirm while there is something else to do. Nothing is known then of what they have seen.
+async fn refuse(confirmations: &mut mpsc::Receiver<Confirmation>) -> Infallible {
+    while let Some(Confirmation { answer, .. }) = confirmations.recv().await {
+        // Who has asked may be gone.
+        let _ = answer.send(Err(NOT_YET.into()));
+    }
+    pending().await
 }
 
 /// The answer of the routers; waits for ever where none is asked.
@@ -494,10 +609,13 @@ async fn ask(routers: Vec<Router>, is_dhcp: bool) -> Result<String, String> {
     Err(refused.join("; "))
 }
 
+const NOT_YET: &str = "a change is just being applied or taken back; confirm it when it is there";
 /// How long a ping may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Looked at again while something is under way.
 const SOON: Duration = Duration::from_secs(1);
+/// What could not be applied is tried again.
+const AGAIN: Duration = Duration::from_secs(3);
 /// What has failed is tried again; addresses are looked at.
 const RETRY: Duration = Duration::from_secs(30);
 /// Nothing is to be done until somebody says so.

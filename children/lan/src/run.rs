@@ -15,6 +15,9 @@ use crate::shown::Shared;
 use crate::store::Store;
 
 pub(crate) fn run(config: Config, context: &Context) -> Result<(), Error> {
+    if context.instance() > 0 {
+        return Err("there is one multus-lan for a machine: set instances = 1 in its file of children/".into());
+    }
     let store = Store::open(context.name())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, work(config.valid()?, store, context))
@@ -27,9 +30,9 @@ async fn work(mut config: Valid, store: Store, context: &Context) -> Result<(), 
     let (wanted_sender, wanted) = watch::channel((config.plan.clone(), config.trial));
     let (confirm, confirmations) = mpsc::channel(4);
     let follower = tokio::task::spawn_local(follow(links_sender));
-    let keeper = Keeper::new(store, journal, shared.clone(), context.voice(), links, wanted, confirmations);
-    let mut keeper = tokio::task::spawn_local(keeper.run());
-    let mut server = listen(&config, &shared, &confirm, context)?;
+    let keeper = Keeper::new(store, journal, shared.clone(), context.voice(), links, wanted);
+    let mut keeper = tokio::task::spawn_local(keeper.run(confirmations));
+    let mut server = listen(&config, &shared, &confirm);
     context.ready();
     let mut turns = interval(TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,7 +52,7 @@ async fn work(mut config: Valid, store: Store, context: &Context) -> Result<(), 
                 let Some(new) = context.reload(|new: Config| new.valid()) else { continue };
                 if (new.port, &new.version) != (config.port, &config.version) {
                     server.into_iter().for_each(|server| server.abort());
-                    server = listen(&new, &shared, &confirm, context)?;
+                    server = listen(&new, &shared, &confirm);
                 }
                 config = new;
                 wanted_sender.send_replace((config.plan.clone(), config.trial));
@@ -62,18 +65,12 @@ async fn work(mut config: Valid, store: Store, context: &Context) -> Result<(), 
     Ok(())
 }
 
-fn listen(
-    config: &Valid,
-    shared: &Shared,
-    confirm: &mpsc::Sender<Confirmation>,
-    context: &Context,
-) -> Result<Option<JoinHandle<()>>, Error> {
+fn listen(config: &Valid, shared: &Shared, confirm: &mpsc::Sender<Confirmation>) -> Option<JoinHandle<()>> {
     if config.port == 0 {
-        return Ok(None);
+        return None;
     }
-    let port = context.port(config.port)?;
     let board = Board { shared: shared.clone(), confirm: confirm.clone() };
-    Ok(Some(tokio::task::spawn_local(serve(port, board))))
+    Some(tokio::task::spawn_local(serve(config.port, board)))
 }
 
 /// By news of the kernel alone. Without them nothing of the interfaces would be seen, so it is tried again.

@@ -51,6 +51,8 @@ pub(crate) struct Shown {
     pub(crate) plan: Option<Plan>,
     /// When a trial ends, CLOCK_BOOTTIME.
     pub(crate) deadline: Option<Duration>,
+    /// [`Plan::mark`] of the plan on trial.
+    pub(crate) trial: Option<String>,
     pub(crate) lease: Option<Lease>,
     /// Whether the router answered to the last question of a trial.
     pub(crate) confirmed_by: String,

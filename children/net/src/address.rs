@@ -27,6 +27,8 @@ pub struct Address {
     pub is_global: bool,
     /// Seconds until it is invalid; `None`: it stays.
     pub valid_s: Option<u32>,
+    /// Somebody has set it to stay. What routers advertise is not of this kind, however long it is valid.
+    pub is_permanent: bool,
     /// IPv6: whether somebody else has it is still being found out.
     pub is_tentative: bool,
     /// IPv6: somebody else has it.
@@ -85,6 +87,7 @@ fn understood(message: &AddressMessage) -> Option<Address> {
         prefix: message.header.prefix_len,
         is_global: matches!(message.header.scope, AddressScope::Universe | AddressScope::Site),
         valid_s,
+        is_permanent: flags.contains(AddressFlags::Permanent),
         is_tentative: flags.contains(AddressFlags::Tentative),
         is_duplicate: flags.contains(AddressFlags::Dadfailed),
     })

@@ -5,6 +5,7 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::{Told, Trouble};
 use crate::files;
 use crate::logic::journal::Snapshot;
 use crate::logic::plan::Plan;
@@ -32,29 +33,47 @@ pub(super) fn snapshot() -> Result<Snapshot, String> {
     Ok(Snapshot::Dhcpcd { block: text::block_of(&written()?).map_err(|error| format!("{FILE}: {error}"))? })
 }
 
-pub(super) fn apply(plan: &Plan) -> Result<(), String> {
-    set(Some(&text::dhcpcd(plan)?)).map(drop)
-}
-
-pub(super) fn undo(block: Option<&str>) -> Result<(), String> {
-    if set(block)? {
-        log::info!("{FILE} is as before");
+pub(super) fn apply(plan: &Plan, told: Told) -> Result<(), Trouble> {
+    let block = text::dhcpcd(plan).map_err(Trouble::Lasting)?;
+    let lines = text::foreign_lines(&written()?, &plan.interface).map_err(|error| format!("{FILE}: {error}"))?;
+    if !lines.is_empty() {
+        let numbers: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        return Err(Trouble::Lasting(format!(
+            "{FILE} sets up {} already, which dhcpcd would mix with this; remove its lines {}",
+            plan.interface,
+            numbers.join(", ")
+        )));
+    }
+    let pid = pid().ok_or_else(|| "dhcpcd does not run; start it: systemctl start dhcpcd".to_owned())?;
+    if write(Some(&block))? || told == Told::Perhaps {
+        tell(pid)?;
     }
     Ok(())
 }
 
-fn set(block: Option<&str>) -> Result<bool, String> {
+pub(super) fn undo(block: Option<&str>) -> Result<(), String> {
+    if write(block)? {
+        log::info!("{FILE} is as before");
+    }
+    // One that is started later reads what is there then.
+    pid().map_or(Ok(()), tell)
+}
+
+/// Whether the file was another one.
+fn write(block: Option<&str>) -> Result<bool, String> {
     let former = written()?;
     let text = text::with_block(&former, block).map_err(|error| format!("{FILE}: {error}"))?;
-    if text == former {
-        return Ok(false);
+    let is_other = text != former;
+    if is_other {
+        files::replace(Path::new(FILE), &text, 0o644)?;
     }
-    files::replace(Path::new(FILE), &text, 0o644)?;
+    Ok(is_other)
+}
+
+fn tell(pid: Pid) -> Result<(), String> {
     // It reads its configuration again and sets up its interfaces anew, see dhcpcd(8). `dhcpcd --rebind` asks for the same by a
     // socket that answers once only in version 9.4.1, of Debian 12: "cannot handle another client".
-    let pid = pid().ok_or("dhcpcd does not run; start it: systemctl start dhcpcd")?;
-    kill(pid, Signal::SIGHUP).map_err(|error| format!("dhcpcd ({pid}): {error}"))?;
-    Ok(true)
+    kill(pid, Signal::SIGHUP).map_err(|error| format!("dhcpcd ({pid}): {error}"))
 }
 
 fn written() -> Result<String, String> {

@@ -6,12 +6,45 @@ mod network_manager;
 mod networkd;
 mod rtnetlink;
 
+use std::fmt;
 use std::path::Path;
 
 use crate::logic::journal::{Now, Snapshot};
 use crate::logic::plan::{Kind, Plan};
 use crate::logic::text::{Lease, Notice};
 use crate::program;
+
+/// Why a plan is not applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It may pass by itself; to be tried again.
+    Passing(String),
+    /// It stays until somebody changes something.
+    Lasting(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Passing(reason) | Self::Lasting(reason)) = self;
+        f.write_str(reason)
+    }
+}
+
+/// What is not known to stay may pass.
+impl From<String> for Trouble {
+    fn from(reason: String) -> Self {
+        Self::Passing(reason)
+    }
+}
+
+/// Whether the one who sets up the interface is told of files that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It knows them: what it has set up stands.
+    Already,
+    /// Whether it knows them is not known.
+    Perhaps,
+}
 
 /// All of them; netlink keeps a DHCP client.
 #[derive(Debug, Default)]
@@ -35,13 +68,18 @@ impl Backends {
         if networkd::runs().await { Kind::Networkd } else { Kind::Rtnetlink }
     }
 
-    /// What is to be started at boot, but is not there yet.
-    pub(crate) async fn starting() -> Option<&'static str> {
+    /// What is to be started at boot, but is not there yet; of this kind, or of any.
+    pub(crate) async fn starting(kind: Option<Kind>) -> Option<&'static str> {
         // See sd_booted(3).
         if !Path::new("/run/systemd/system").exists() {
             return None;
         }
-        for unit in ["NetworkManager.service", "systemd-networkd.service", "dhcpcd.service"] {
+        let units = [
+            (Kind::NetworkManager, "NetworkManager.service"),
+            (Kind::Networkd, "systemd-networkd.service"),
+            (Kind::Dhcpcd, "dhcpcd.service"),
+        ];
+        for (_, unit) in units.into_iter().filter(|(of, _)| kind.is_none_or(|kind| kind == *of)) {
             let is = async |word: &str| program::run("systemctl", &[word, "--quiet", unit]).await.is_ok();
             if is("is-enabled").await && !is("is-active").await && !is("is-failed").await {
                 return Some(unit);
@@ -66,12 +104,12 @@ impl Backends {
         }
     }
 
-    /// Applies a plan; what stands already is left as it is.
-    pub(crate) async fn apply(&mut self, kind: Kind, plan: &Plan, index: u32) -> Result<(), String> {
+    /// Applies a plan. Where files are as it wants them, `told` says whether that is all.
+    pub(crate) async fn apply(&mut self, kind: Kind, plan: &Plan, index: u32, told: Told) -> Result<(), Trouble> {
         match kind {
-            Kind::NetworkManager => network_manager::apply(plan).await,
-            Kind::Networkd => networkd::apply(plan, index).await,
-            Kind::Dhcpcd => dhcpcd::apply(plan),
+            Kind::NetworkManager => network_manager::apply(plan, told).await,
+            Kind::Networkd => Ok(networkd::apply(plan, index, told).await?),
+            Kind::Dhcpcd => dhcpcd::apply(plan, told),
             Kind::Rtnetlink => self.rtnetlink.apply(plan, index).await,
         }
     }
@@ -86,7 +124,16 @@ impl Backends {
         }
     }
 
-    /// Back to what was found. `index`: `None` if the interface is not there.
+    /// What is not there any more although it was set, for people. The others than netlink see to that themselves.
+    pub(crate) fn missing(&self, kind: Kind, plan: &Plan, index: u32) -> Result<Option<String>, String> {
+        match kind {
+            Kind::NetworkManager | Kind::Networkd | Kind::Dhcpcd => Ok(None),
+            Kind::Rtnetlink => self.rtnetlink.missing(plan, index),
+        }
+    }
+
+    /// Back to what was found, and whoever reads files is told, also where they are as before: a crash may have come before
+    /// the word. `index`: `None` if the interface is not there.
     pub(crate) async fn undo(
         &mut self,
         snapshot: &Snapshot,

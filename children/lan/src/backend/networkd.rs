@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::Told;
 use crate::files;
 use crate::logic::journal::Snapshot;
 use crate::logic::plan::Plan;
@@ -31,13 +32,14 @@ pub(super) fn snapshot() -> Result<Snapshot, String> {
     Ok(Snapshot::Networkd { file: files::read(Path::new(FILE))? })
 }
 
-pub(super) async fn apply(plan: &Plan, index: u32) -> Result<(), String> {
+pub(super) async fn apply(plan: &Plan, index: u32, told: Told) -> Result<(), String> {
     let text = text::networkd(plan);
-    if files::read(Path::new(FILE))?.as_deref() == Some(&text) && manages(index) {
+    if files::read(Path::new(FILE))?.as_deref() != Some(&text) {
+        std::fs::create_dir_all(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
+        files::replace(Path::new(FILE), &text, 0o644)?;
+    } else if told == Told::Already && manages(index) {
         return Ok(());
     }
-    std::fs::create_dir_all(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
-    files::replace(Path::new(FILE), &text, 0o644)?;
     reload(&plan.interface).await
 }
 
@@ -50,11 +52,12 @@ pub(super) fn settled(index: u32) -> Result<(), String> {
 }
 
 pub(super) async fn undo(file: Option<&str>, interface: &str) -> Result<(), String> {
-    if files::read(Path::new(FILE))?.as_deref() == file && file.is_none() {
-        return Ok(());
-    }
     files::restore(Path::new(FILE), file, 0o644)?;
-    reload(interface).await?;
+    match reload(interface).await {
+        // One that is started later reads what is there then.
+        Err(error) if runs().await => return Err(error),
+        _ => {}
+    }
     log::info!("{FILE} is as before");
     Ok(())
 }

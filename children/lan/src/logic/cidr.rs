@@ -102,6 +102,12 @@ pub fn check_host(address: IpAddr) -> Result<(), String> {
     Err(format!("{address} {reason}"))
 }
 
+/// Whether DHCP may have given this address, valid for so many seconds: one for ever was set by somebody, and one of the link
+/// (RFC 3927) is what a device takes when no server answers.
+pub fn can_be_leased(address: IpAddr, valid_s: Option<u32>) -> bool {
+    matches!(address, IpAddr::V4(address) if !address.is_link_local()) && valid_s.is_some()
+}
+
 fn mask_v4(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
 }
@@ -193,6 +199,19 @@ mod tests {
         ] {
             let error = text.parse::<Cidr>().expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_an_address_that_ends_and_reaches_further_than_the_link_is_of_dhcp() {
+        for (text, valid_s, is_leased) in [
+            ("192.168.1.2", Some(3600), true),
+            ("192.168.1.2", None, false),
+            ("169.254.73.25", None, false),
+            ("169.254.73.25", Some(3600), false),
+            ("fd00::2", Some(3600), false),
+        ] {
+            assert_eq!(can_be_leased(text.parse().expect("good"), valid_s), is_leased, "{text} {valid_s:?}");
         }
     }
 

@@ -56,6 +56,21 @@ pub enum Snapshot {
     },
 }
 
+impl Snapshot {
+    /// The same back end has another interface now: what was found of that one takes the place of what belongs to an interface.
+    /// Own files are the same for all.
+    fn move_to(&mut self, other: Self) {
+        match (self, other) {
+            (Self::NetworkManager { active, .. }, Self::NetworkManager { active: other, .. }) => *active = other,
+            (
+                Self::Rtnetlink { boot, addresses, routes, .. },
+                Self::Rtnetlink { boot: other_boot, addresses: other_addresses, routes: other_routes, .. },
+            ) => (*boot, *addresses, *routes) = (other_boot, other_addresses, other_routes),
+            _ => {}
+        }
+    }
+}
+
 /// An address that was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptAddress {
@@ -95,7 +110,8 @@ pub struct Journal {
     pub pending: Option<Pending>,
     /// What was taken back the last time.
     pub rejected: Option<Rejected>,
-    /// What each back end had found at the very beginning, by its word.
+    /// What each back end that sets up something had found at the very beginning, by its word; of the interface of the plan
+    /// that stands, or else of that on trial.
     pub original: BTreeMap<String, Snapshot>,
     /// Whether the machine forwarded packets before this program switched it on; `None`: it did not.
     pub forwarding: Option<bool>,
@@ -221,26 +237,58 @@ impl Journal {
         if !is_open {
             return false;
         }
-        self.confirmed =
-            self.pending.take().map(|Pending { plan, backend, .. }| Confirmed { plan, backend, by: by.into() });
+        let Some(Pending { plan, backend, before, .. }) = self.pending.take() else { return false };
+        if let Some(former) = self.confirmed.take() {
+            // What stood before was undone when this was applied.
+            if former.backend != backend {
+                self.original.remove(former.backend.word());
+            } else if former.plan.interface != plan.interface
+                && let Some(original) = self.original.get_mut(backend.word())
+            {
+                original.move_to(before);
+            }
+        }
+        self.confirmed = Some(Confirmed { plan, backend, by: by.into() });
         true
     }
 
     /// The trial was undone. Write this down after that.
     pub fn taken_back(&mut self, reason: &Reason) {
         let Some(pending) = self.pending.take() else { return };
+        if self.confirmed.as_ref().is_none_or(|confirmed| confirmed.backend != pending.backend) {
+            // Nothing of that back end stands any more; it may find something else the next time.
+            self.original.remove(pending.backend.word());
+        }
         // Who wants something else has rejected nothing.
         if *reason != Reason::Superseded {
             self.rejected = Some(Rejected { mark: pending.plan.mark(), reason: reason.to_string() });
         }
     }
 
-    /// Who has to undo what so that nothing of this program is left: what each back end found at first.
-    pub fn to_undo(&self) -> Vec<(Kind, Snapshot)> {
-        [Kind::NetworkManager, Kind::Networkd, Kind::Dhcpcd, Kind::Rtnetlink]
-            .into_iter()
-            .filter_map(|kind| self.original.get(kind.word()).map(|snapshot| (kind, snapshot.clone())))
-            .collect()
+    /// What has to be undone in this order so that nothing of this program is left: what was found, and the plan that came
+    /// instead.
+    pub fn to_undo(&self) -> Vec<(Snapshot, Plan)> {
+        let on_trial = self.pending.as_ref().map(|pending| (pending.before.clone(), pending.plan.clone()));
+        let stands = self.confirmed.as_ref().map(|confirmed| (confirmed.backend, &confirmed.plan));
+        let other = self.pending.as_ref().map(|pending| (pending.backend, &pending.plan));
+        let first =
+            [Kind::NetworkManager, Kind::Networkd, Kind::Dhcpcd, Kind::Rtnetlink].into_iter().filter_map(|kind| {
+                let original = self.original.get(kind.word())?;
+                let of_kind = [stands, other].into_iter().flatten().find(|(backend, _)| *backend == kind);
+                // A journal of an earlier version keeps more than one.
+                let (_, plan) = of_kind.or(stands).or(other)?;
+                Some((original.clone(), plan.clone()))
+            });
+        on_trial.into_iter().chain(first).collect()
+    }
+
+    /// The plan that stands, by whom, and what was found before it, where it has to be undone before this one is applied: it is
+    /// of another back end or another interface, which would keep what it has.
+    pub fn to_free(&self, plan: &Plan, backend: Kind) -> Option<(Snapshot, Plan)> {
+        let former = self.confirmed.as_ref()?;
+        let is_another = former.backend != backend || former.plan.interface != plan.interface;
+        let original = self.original.get(former.backend.word()).filter(|_| is_another)?;
+        Some((original.clone(), former.plan.clone()))
     }
 }
 

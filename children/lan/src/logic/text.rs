@@ -10,6 +10,8 @@ use super::plan::Plan;
 pub const NOTICE: &str = "# Written by multus-lan; changes are lost. To remove it: multus-lan --undo";
 /// Between these lines everything is ours.
 pub const BEGIN: &str = "# BEGIN multus-lan: changes up to END are lost";
+/// In the place of [`BEGIN`] where the line before had no end until the block came.
+const BEGIN_AFTER_OPEN: &str = "# BEGIN multus-lan: changes up to END are lost, and so is the end of the line before";
 /// See [`BEGIN`].
 pub const END: &str = "# END multus-lan";
 /// Name of the connection profile.
@@ -57,7 +59,9 @@ pub fn network_manager(plan: &Plan) -> String {
         text.push_str("dad-timeout=3000\n");
     }
     text.push_str("\n[ipv6]\n");
-    let method = if plan.of_family(false).next().is_some() { "manual" } else { "auto" };
+    // "manual" means without what routers advertise, which is the way where no router is named.
+    let has_own = plan.of_family(false).next().is_some();
+    let method = if has_own && (plan.gateway_v6.is_some() || !plan.is_default_way) { "manual" } else { "auto" };
     family(&mut text, false, method, plan.gateway_v6.map(IpAddr::V6));
     text
 }
@@ -91,8 +95,14 @@ pub fn networkd(plan: &Plan) -> String {
 /// The block of dhcpcd.conf(5).
 ///
 /// # Errors
-/// dhcpcd sets one address of each family.
+/// dhcpcd sets one address of each family, and takes routers of IPv6 from advertisements only.
 pub fn dhcpcd(plan: &Plan) -> Result<String, String> {
+    if let Some(gateway) = plan.gateway_v6.filter(|_| plan.is_default_way) {
+        return Err(format!(
+            "gateway_v6 = {gateway}: dhcpcd knows routers of IPv6 by their advertisements only; leave it empty, or name \
+             another backend"
+        ));
+    }
     for (is_v4, family) in [(true, "IPv4"), (false, "IPv6")] {
         if plan.of_family(is_v4).count() > 1 {
             return Err(format!("dhcpcd sets one {family} address; name one, or another backend"));
@@ -125,10 +135,36 @@ pub fn dhcpcd(plan: &Plan) -> Result<String, String> {
 pub fn with_block(text: &str, block: Option<&str>) -> Result<String, String> {
     let (before, _, after) = around_block(text)?;
     let Some(block) = block else { return Ok(format!("{before}{after}")) };
-    // Without an end of the last line the marker would become a part of it. This newline stays, and hurts nobody.
-    let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
-    Ok(format!("{before}{gap}{BEGIN}\n{block}{END}\n{after}"))
+    // Without an end of the last line the marker would become a part of it.
+    let (gap, begin) = if before.is_empty() || before.ends_with('\n') { ("", BEGIN) } else { ("\n", BEGIN_AFTER_OPEN) };
+    Ok(format!("{before}{gap}{begin}\n{block}{END}\n{after}"))
 }
+
+/// Lines outside of the markers, from 1, by which dhcpcd would set up the interface otherwise: it takes all blocks of an
+/// interface together, see dhcpcd.conf(5).
+///
+/// # Errors
+/// As [`with_block`].
+pub fn foreign_lines(text: &str, interface: &str) -> Result<Vec<usize>, String> {
+    around_block(text)?;
+    let (mut found, mut is_own, mut is_here) = (Vec::new(), false, false);
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        is_own = (is_own || line == BEGIN || line == BEGIN_AFTER_OPEN) && line != END;
+        let mut words = line.split_whitespace();
+        match words.next() {
+            // What stands behind our block belongs to its interface as well.
+            Some("interface") => is_here = words.next() == Some(interface),
+            Some("profile") => is_here = false,
+            Some(word) if is_here && !is_own && SETS.contains(&word) => found.push(number),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// What of dhcpcd.conf(5) decides which address an interface gets, and by which way.
+const SETS: [&str; 7] = ["fallback", "inform", "ipv6only", "nodhcp", "nogateway", "noipv4", "static"];
 
 /// The block between the markers, if there is one.
 ///
@@ -139,20 +175,25 @@ pub fn block_of(text: &str) -> Result<Option<String>, String> {
 }
 
 fn around_block(text: &str) -> Result<(&str, Option<&str>, &str), String> {
-    let line = |marker: &str| {
+    let line = |markers: &[&str]| {
         let mut at = 0;
         let mut found = Vec::new();
         for line in text.split_inclusive('\n') {
-            if line.trim_end() == marker {
+            if markers.contains(&line.trim_end()) {
                 found.push((at, at + line.len()));
             }
             at += line.len();
         }
         found
     };
-    match (&line(BEGIN)[..], &line(END)[..]) {
+    match (&line(&[BEGIN, BEGIN_AFTER_OPEN])[..], &line(&[END])[..]) {
         ([], []) => Ok((text, None, "")),
-        ([begin], [end]) if begin.1 <= end.0 => Ok((&text[..begin.0], Some(&text[begin.1..end.0]), &text[end.1..])),
+        ([begin], [end]) if begin.1 <= end.0 => {
+            let before = &text[..begin.0];
+            let is_after_open = text[begin.0..begin.1].trim_end() == BEGIN_AFTER_OPEN;
+            let before = if is_after_open { before.strip_suffix('\n').unwrap_or(before) } else { before };
+            Ok((before, Some(&text[begin.1..end.0]), &text[end.1..]))
+        }
         _ => Err(format!("the lines {BEGIN:?} and {END:?} must stand there once each, in this order, or not at all")),
     }
 }

@@ -341,3 +341,261 @@ fn dhcpcd_sets_up_what_its_block_says() {
     assert_eq!(written(), others);
     world.until("DHCP gives the address again", || world.set().0 == by_dhcp);
 }
+
+#[test]
+fn an_address_that_no_server_gave_confirms_nothing() {
+    let Some(world) = World::with("an_address_that_no_server_gave_confirms_nothing", &[("dhcpcd", "--version")]) else {
+        return;
+    };
+    start_dhcpcd(&world, "");
+    let fixed = GOOD.replace("backend = \"rtnetlink\"\n", "");
+    world.configure(&fixed);
+    world.start();
+    world.until_state("confirmed");
+    // Nobody serves DHCP. At first the old address is still there, and the router answers through it; later dhcpcd takes one of
+    // the link.
+    world.reconfigure("interface = \"eth0\"\nconfirm_within = \"40s\"\n");
+    world.until_state("pending");
+    world.until("an address of the link", || world.set().0.iter().any(|address| address.starts_with("169.254.")));
+    let lan = world.until_state("rejected");
+    assert!(lan["detail"].as_str().is_some_and(|detail| detail.contains("no DHCP server has answered")), "{lan}");
+    world.until("the old address is back", || world.set() == (vec!["192.168.77.9/24".into()], "192.168.77.1".into()));
+}
+
+#[test]
+fn dhcpcd_is_told_of_what_was_taken_back_before_a_crash() {
+    let Some(world) = World::with("dhcpcd_is_told_of_what_was_taken_back_before_a_crash", &[("dhcpcd", "--version")])
+    else {
+        return;
+    };
+    start_dhcpcd(&world, "");
+    let fixed = GOOD.replace("backend = \"rtnetlink\"\n", "");
+    world.configure(&fixed);
+    world.start();
+    world.until_state("confirmed");
+    let former = fs::read_to_string(world.etc("dhcpcd.conf")).expect("there");
+    world.reconfigure(&BAD.replace("backend = \"rtnetlink\"\n", ""));
+    world.until("the wrong address is set", || world.set().0 == ["192.168.99.9/24"]);
+    // As killed when its file was written back and dhcpcd did not know yet.
+    world.end("lan");
+    fs::write(world.etc("dhcpcd.conf"), &former).expect("own file");
+    world.end_trial();
+    world.start();
+    world.until_state("rejected");
+    world.until("the old address is back", || world.set() == (vec!["192.168.77.9/24".into()], "192.168.77.1".into()));
+}
+
+#[test]
+fn dhcpcd_does_not_mix_what_others_wrote_with_ours() {
+    let Some(world) = World::with("dhcpcd_does_not_mix_what_others_wrote_with_ours", &[("dhcpcd", "--version")]) else {
+        return;
+    };
+    start_dhcpcd(&world, "interface eth0\nstatic ip_address=192.168.77.2/24\nstatic routers=192.168.77.1\n");
+    world.until("its address", || world.set() == old());
+    world.configure("interface = \"eth0\"\n");
+    world.start();
+    let lan = world.until_state("rejected");
+    let expected = "/etc/dhcpcd.conf sets up eth0 already, which dhcpcd would mix with this; remove its lines 7, 8";
+    assert_eq!(lan["last_error"], expected, "{lan}");
+    assert_eq!(world.set(), old());
+}
+
+fn start_dhcpcd(world: &World, more: &str) {
+    let text = format!("# somebody's own\nnodev\nallowinterfaces eth0\nnoipv6rs\nnohook resolv.conf\n{more}");
+    fs::write(world.etc("dhcpcd.conf"), text).expect("own file");
+    world.background("dhcpcd", world.in_device("dhcpcd").args(["--nobackground"]));
+    world.until("dhcpcd runs", || world.path("run/dhcpcd/pid").exists() || world.path("run/dhcpcd.pid").exists());
+}
+
+#[test]
+fn what_may_pass_is_tried_again_and_whoever_reads_files_is_told() {
+    let Some(world) = World::new("what_may_pass_is_tried_again_and_whoever_reads_files_is_told") else { return };
+    world.set_up_old();
+    world.stand_in_for_network_manager();
+    fs::write(world.path("fail"), "connection up").expect("own file");
+    let fixed = GOOD.replace("rtnetlink", "network-manager");
+    world.configure(&fixed);
+    world.start();
+    let shown = || world.shown();
+    let is_tried = |lan: &serde_json::Value| {
+        lan["detail"].as_str().is_some_and(|detail| detail.ends_with("Error: not now; it is tried again"))
+    };
+    world.until_answer("it is tried again", shown, is_tried);
+    fs::remove_file(world.path("fail")).expect("own file");
+    world.until_state("confirmed");
+    assert_eq!(world.set(), (vec!["192.168.77.9/24".into()], "192.168.77.1".into()));
+    // Who confirms while it is being applied has seen nothing of it yet.
+    fs::write(world.path("wait"), "connection load").expect("own file");
+    world.reconfigure(&BAD.replace("rtnetlink", "network-manager").replace("15s", "1h"));
+    world.until_state("applying");
+    assert_eq!(world.ask("dev", PORT, "LanService", "ConfirmLan"), json!({ "error": "FAILED_PRECONDITION" }));
+    fs::remove_file(world.path("wait")).expect("own file");
+    world.until_state("pending");
+    world.until("the wrong address is set", || world.set().0 == ["192.168.99.9/24"]);
+    // As killed when its file was written back and NetworkManager did not know yet; and then it is busy at first.
+    world.end("lan");
+    let file = world.etc("NetworkManager/system-connections/multus-lan.nmconnection");
+    let wrong = fs::read_to_string(&file).expect("there");
+    fs::write(&file, wrong.replace("192.168.99", "192.168.77")).expect("own file");
+    world.end_trial();
+    fs::write(world.path("fail"), "connection reload").expect("own file");
+    world.start();
+    let is_failing = |lan: &serde_json::Value| lan["state"] == "failing";
+    let lan = world.until_answer("it cannot be taken back", shown, is_failing);
+    assert!(lan["detail"].as_str().is_some_and(|detail| detail.contains("cannot be taken back")), "{lan}");
+    fs::remove_file(world.path("fail")).expect("own file");
+    world.until_state("rejected");
+    world.until("the old address is back", || world.set() == (vec!["192.168.77.9/24".into()], "192.168.77.1".into()));
+    world.stop("lan");
+    let (is_done, text) = world.order("--undo");
+    assert!(is_done && !file.exists(), "{text}");
+    assert_eq!(world.set(), old());
+}
+
+/// Another interface with another router.
+const OTHER: &str = "interface = \"eth1\"\nbackend = \"rtnetlink\"\ndhcp = false\naddresses = [\"192.168.78.9/24\"]\n\
+    gateway = \"192.168.78.1\"\nconfirm_within = \"30s\"\n";
+
+#[test]
+fn another_interface_takes_the_place_of_the_former_one() {
+    let Some(world) = World::new("another_interface_takes_the_place_of_the_former_one") else { return };
+    world.set_up_old();
+    world.cable(("dev", "eth1"), ("rtr", "lan1"));
+    world.ip("rtr", "link set lan1 up");
+    world.ip("dev", "link set eth1 up");
+    world.configure(GOOD);
+    world.start();
+    world.until_state("confirmed");
+    let (fixed, other) = ((vec!["192.168.77.9/24".into()], "192.168.77.1".into()), vec!["192.168.78.9/24".to_owned()]);
+    // Nobody answers there yet: back to the former one.
+    world.reconfigure(&format!("{OTHER}name_servers = [\"192.168.78.1\"]\n").replace("30s", "15s"));
+    world.until_state("pending");
+    assert_eq!((world.set_of("eth1"), world.set_of("eth0")), (other.clone(), old().0));
+    world.until_state("rejected");
+    assert_eq!((world.set_of("eth1"), world.set()), (Vec::new(), fixed.clone()));
+    world.ip("rtr", "address add 192.168.78.1/24 dev lan1");
+    world.reconfigure(OTHER);
+    world.until_state("confirmed");
+    assert_eq!((world.set_of("eth1"), world.set_of("eth0")), (other, old().0));
+    world.stop("lan");
+    let (is_done, text) = world.order("--undo");
+    assert!(is_done, "{text}");
+    assert_eq!((world.set_of("eth1"), world.set()), (Vec::new(), old()));
+    world.background("second", world.multus_lan(&[]).env("MULTUS_INSTANCE", "1").env("MULTUS_NAME", "lan_1"));
+    assert_eq!(world.exit_code("second"), Some(1));
+    assert!(world.log("second").contains("set instances = 1"), "{}", world.log("second"));
+    let (is_done, text) = world.order_as("lan-b", "--undo");
+    assert!(!is_done && text.contains("there are those of: lan;"), "{text}");
+}
+
+#[test]
+fn nothing_of_ipv6_is_left_over() {
+    const TEST: &str = "nothing_of_ipv6_is_left_over";
+    let Some(world) = World::new(TEST) else { return };
+    if !multus_nettest::has_ipv6() {
+        return multus_nettest::skip(TEST, "the kernel has no IPv6");
+    }
+    world.ip("rtr", "address add fd00:77::1/64 dev lan0 nodad");
+    let with = |address: &str| {
+        GOOD.replace("192.168.77.9/24\"", &format!("192.168.77.9/24\", \"{address}\""))
+            + "gateway_v6 = \"fd00:77::1\"\n"
+    };
+    let v6 = || {
+        let addresses = world.run("dev", "ip", &["-6", "-o", "address", "show", "dev", "eth0", "scope", "global"]);
+        let address = addresses.split_whitespace().nth(3).unwrap_or_default().to_owned();
+        (address, world.run("dev", "ip", &["-6", "route", "show", "default"]).contains("via fd00:77::1"))
+    };
+    world.configure(&with("fd00:77::9/64"));
+    world.start();
+    world.until_state("confirmed");
+    assert_eq!(v6(), ("fd00:77::9/64".to_owned(), true));
+    world.reconfigure(&with("fd00:77::9/48"));
+    world.until("another prefix", || v6() == ("fd00:77::9/48".to_owned(), true));
+    world.until_state("confirmed");
+    world.reconfigure(GOOD);
+    world.until("no address of IPv6", || v6() == (String::new(), false));
+    world.until_state("confirmed");
+}
+
+#[test]
+fn what_gets_lost_is_set_again() {
+    let Some(world) = World::new("what_gets_lost_is_set_again") else { return };
+    world.configure(&format!("{GOOD}[nat]\nsource = true\n"));
+    world.start();
+    world.until_state("confirmed");
+    let fixed = (vec!["192.168.77.9/24".into()], "192.168.77.1".to_owned());
+    world.ip("dev", "link set eth0 down");
+    world.until("the kernel has no route", || world.set().1.is_empty());
+    world.ip("dev", "link set eth0 up");
+    world.until("the route is back", || world.set() == fixed);
+    world.until_log("lan", "eth0 had lost the default route by 192.168.77.1; it is set again");
+    world.ip("dev", "address flush dev eth0");
+    world.run("dev", "nft", &["flush", "ruleset"]);
+    // Of this there is no news: it is looked for every half minute.
+    world.until("the address is back", || world.set() == fixed);
+    world.until_log("lan", "eth0 had lost the address 192.168.77.9/24; it is set again");
+    world.until_log("lan", "the table ip multus_lan was gone or changed; it is set again");
+    assert!(world.run("dev", "nft", &["list", "table", "ip", "multus_lan"]).contains("masquerade"));
+    world.until_state("confirmed");
+}
+
+#[test]
+fn sixteen_addresses_are_looked_for_at_the_same_time() {
+    let Some(world) = World::new("sixteen_addresses_are_looked_for_at_the_same_time") else { return };
+    let addresses: Vec<String> = (10..26).map(|host| format!("\"192.168.77.{host}/24\"")).collect();
+    // One after the other they would take longer than any trial here, 48 s at least.
+    world.configure(
+        &GOOD
+            .replace("\"192.168.77.9/24\"", &addresses.join(", "))
+            .replace("confirm_within = \"30s\"", "confirm_within = \"45s\""),
+    );
+    world.start();
+    world.until_state("confirmed");
+    assert_eq!(world.set().0.len(), 16);
+}
+
+#[test]
+fn a_duplicate_is_seen_when_the_cable_comes() {
+    let Some(world) = World::new("a_duplicate_is_seen_when_the_cable_comes") else { return };
+    world.configure(GOOD);
+    world.start();
+    world.until_state("confirmed");
+    world.stop("lan");
+    // As after a start of the machine, without a cable; meanwhile somebody has taken the address.
+    world.ip("dev", "address flush dev eth0");
+    world.ip("rtr", "link set lan0 down");
+    world.ip("rtr", "address add 192.168.77.9/24 dev lan0");
+    world.start();
+    world.until_answer(
+        "it waits",
+        || world.shown(),
+        |lan| lan["detail"] == "eth0 has no carrier; it is set up when it has",
+    );
+    world.ip("rtr", "link set lan0 up");
+    let lan = world.until_state("failing");
+    assert!(lan["detail"].as_str().is_some_and(|detail| detail.ends_with("has the address 192.168.77.9")), "{lan}");
+    assert_eq!(world.set().0, [""; 0]);
+}
+
+#[test]
+fn routes_of_others_stay() {
+    let Some(world) = World::new("routes_of_others_stay") else { return };
+    world.set_up_old();
+    // The kernel forgets routes of an interface whose last address goes, and takes others of a network with its first one.
+    world.run("dev", "sysctl", &["-q", "-w", "net.ipv4.conf.all.promote_secondaries=0"]);
+    world.run("dev", "sysctl", &["-q", "-w", "net.ipv4.conf.eth0.promote_secondaries=0"]);
+    world.ip("dev", "route add 10.99.0.0/16 via 192.168.77.254");
+    let is_there = || world.run("dev", "ip", &["route", "show", "10.99.0.0/16"]).contains("192.168.77.254");
+    world.configure(GOOD);
+    world.start();
+    world.until_state("confirmed");
+    assert!(is_there(), "another address of the same network");
+    world.reconfigure(BAD);
+    world.until_state("rejected");
+    assert!(is_there(), "another network, and back");
+    world.stop("lan");
+    let (is_done, text) = world.order("--undo");
+    assert!(is_done && is_there(), "{text}");
+    assert_eq!(world.set(), old());
+    assert_eq!(world.run("dev", "sysctl", &["-n", "net.ipv4.conf.eth0.promote_secondaries"]), "0\n");
+}

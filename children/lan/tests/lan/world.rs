@@ -94,8 +94,26 @@ impl World {
         command.args(["sh", program]);
         command.env("ETC", self.path("etc")).env("RUN", self.path("run")).env("BEFORE", ":");
         command.env("MULTUSD_STATE_DIR", self.path("state")).env("MULTUSD_RUNTIME_DIR", self.path("run"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.path("bin").display())).env("WORLD", self.path(""));
         command.env("MULTUS_NAME", "lan").env("MULTUS_LOG_LEVEL", "debug");
         command
+    }
+
+    /// A program nmcli that does what its profile says, and tells what it was asked for in the file `asked`. It fails for what
+    /// contains the text of the file `fail`, and waits while what it was asked for contains that of the file `wait`.
+    pub(crate) fn stand_in_for_network_manager(&self) {
+        fs::create_dir_all(self.path("bin")).expect("own folder");
+        fs::create_dir_all(self.etc("NetworkManager/system-connections")).expect("own folder");
+        fs::write(self.path("bin/nmcli"), NMCLI).expect("own file");
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(self.path("bin/nmcli"), everybody).expect("own file");
+    }
+
+    /// Another configuration, and the word that it is there.
+    pub(crate) fn reconfigure(&self, text: &str) {
+        self.configure(text);
+        multus_nettest::signal("-HUP", self.pid("lan"));
     }
 
     /// The configuration from now on.
@@ -115,7 +133,12 @@ impl World {
 
     /// Runs one of its commands to the end: whether it succeeded, and what it said.
     pub(crate) fn order(&self, argument: &str) -> (bool, String) {
-        let output = self.multus_lan(&[argument]).output().expect("ip is there");
+        self.order_as("lan", argument)
+    }
+
+    /// As [`World::order`], as a child of this name.
+    pub(crate) fn order_as(&self, name: &str, argument: &str) -> (bool, String) {
+        let output = self.multus_lan(&[argument]).env("MULTUS_NAME", name).output().expect("ip is there");
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
@@ -131,11 +154,23 @@ impl World {
 
     /// Addresses of IPv4 on eth0, and the way to the world.
     pub(crate) fn set(&self) -> (Vec<String>, String) {
-        let addresses = self.run("dev", "ip", &["-4", "-o", "address", "show", "dev", "eth0"]);
-        let word = |line: &str| line.split_whitespace().nth(3).unwrap_or_default().to_owned();
         let route = self.run("dev", "ip", &["-4", "route", "show", "default"]);
         let gateway = route.split_whitespace().nth(2).unwrap_or_default().to_owned();
-        (addresses.lines().map(word).collect(), gateway)
+        (self.set_of("eth0"), gateway)
+    }
+
+    /// Addresses of IPv4 on an interface.
+    pub(crate) fn set_of(&self, interface: &str) -> Vec<String> {
+        let addresses = self.run("dev", "ip", &["-4", "-o", "address", "show", "dev", interface]);
+        let word = |line: &str| line.split_whitespace().nth(3).unwrap_or_default().to_owned();
+        addresses.lines().map(word).collect()
+    }
+
+    /// While the child is not there: the time of the trial is over.
+    pub(crate) fn end_trial(&self) {
+        let mut journal = self.journal();
+        journal["pending"]["deadline_ms"] = journal["pending"]["began_ms"].clone();
+        fs::write(self.path("state").join("lan-journal.json"), journal.to_string()).expect("own file");
     }
 
     pub(crate) fn journal(&self) -> Value {
@@ -149,5 +184,23 @@ impl Drop for World {
         self.end_in_good_order();
     }
 }
+
+const NMCLI: &str = r#"#!/bin/sh
+echo "$*" >> "$WORLD/asked"
+is_asked() { [ -s "$WORLD/$1" ] && echo "$asked" | grep -q "$(cat "$WORLD/$1")"; }
+asked="$*"
+while is_asked wait; do sleep 0.05; done
+if is_asked fail; then echo "Error: not now" >&2; exit 4; fi
+case "$*" in
+    *"device show eth0") case "$2" in *STATE) echo "100 (connected)" ;; *) echo old ;; esac ;;
+    "-g GENERAL.STATE connection show"*) echo activated ;;
+    *"up uuid old") ip address flush dev eth0; ip address add 192.168.77.2/24 dev eth0; ip route add default via 192.168.77.1 ;;
+    *"up uuid "*)
+        profile=/etc/NetworkManager/system-connections/multus-lan.nmconnection
+        ip address flush dev eth0
+        ip address add "$(sed -n 's/^address1=//p' $profile)" dev eth0
+        ip route add default via "$(sed -n 's/^gateway=//p' $profile)" ;;
+esac
+"#;
 
 pub(crate) const OLD_RESOLV: &str = "# somebody else's\nnameserver 9.9.9.9\n";

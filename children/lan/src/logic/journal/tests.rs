@@ -231,7 +231,53 @@ fn only_an_open_trial_of_this_boot_is_confirmed() {
         assert!(matches!(journal.step(Some(&new()), &late), Step::TakeBack(_)), "{late:?}");
     }
     assert!(journal.confirm("somebody", &now("a", 159)));
-    assert_eq!(journal.to_undo(), [(Kind::Networkd, found(""))], "what was there at first is remembered");
+    assert_eq!(journal.to_undo(), [(found(""), new())], "what was there at first is remembered");
+}
+
+/// What netlink would have found on an interface.
+fn kernel(address: &str, resolv: &str) -> Snapshot {
+    Snapshot::Rtnetlink {
+        boot: "a".into(),
+        addresses: vec![KeptAddress { cidr: address.parse().expect("good"), valid_s: None }],
+        routes: Vec::new(),
+        resolv: Some(resolv.into()),
+    }
+}
+
+#[test]
+fn what_was_found_belongs_to_the_interface_that_is_set_up() {
+    let now = Now { boot: "a".into(), at: Duration::from_secs(100) };
+    let other = Plan { interface: "eth1".into(), ..new() };
+    let mut journal = Journal::default();
+    journal.begin(old(), Kind::Rtnetlink, kernel("10.0.0.2/8", "first"), &now, WITHIN);
+    assert_eq!(journal.to_free(&old(), Kind::Rtnetlink), None, "nothing stands");
+    assert!(journal.confirm("gateway", &now));
+    assert_eq!(journal.to_free(&new(), Kind::Rtnetlink), None, "the same interface is changed in place");
+    let found_first = (kernel("10.0.0.2/8", "first"), old());
+    for (plan, kind) in [(&other, Kind::Rtnetlink), (&new(), Kind::Networkd)] {
+        assert_eq!(journal.to_free(plan, kind), Some(found_first.clone()), "{kind:?}");
+    }
+    journal.begin(other.clone(), Kind::Rtnetlink, kernel("10.1.0.2/16", "second"), &now, WITHIN);
+    let on_trial = (kernel("10.1.0.2/16", "second"), other.clone());
+    assert_eq!(journal.to_undo(), [on_trial, found_first.clone()], "each on its interface");
+    let mut rejected = journal.clone();
+    rejected.taken_back(&Reason::Expired);
+    assert_eq!(rejected.to_undo(), [found_first]);
+    assert!(journal.confirm("gateway", &now));
+    assert_eq!(journal.to_undo(), [(kernel("10.1.0.2/16", "first"), other.clone())]);
+    // Another back end.
+    journal.begin(other.clone(), Kind::Networkd, found(""), &now, WITHIN);
+    assert!(journal.confirm("gateway", &now));
+    assert_eq!(journal.to_undo(), [(found(""), other)], "what netlink had set was undone");
+}
+
+#[test]
+fn of_what_was_taken_back_nothing_is_left_to_undo() {
+    let now = Now { boot: "a".into(), at: Duration::from_secs(100) };
+    let mut journal = Journal::default();
+    journal.begin(new(), Kind::Rtnetlink, kernel("10.0.0.2/8", ""), &now, WITHIN);
+    journal.taken_back(&Reason::Expired);
+    assert_eq!(journal.to_undo(), []);
 }
 
 #[test]

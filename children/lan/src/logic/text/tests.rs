@@ -41,6 +41,11 @@ fn a_profile_of_network_manager() {
     );
     let text = network_manager(&Plan { addresses: cidrs(&["fd00::2/64"]), gateway: None, ..fixed() });
     assert!(text.contains("[ipv4]\nmethod=disabled\n\n[ipv6]\nmethod=manual\n"), "{text}");
+    // Where no router of IPv6 is named, those that advertise themselves are the way.
+    let text = network_manager(&Plan { gateway_v6: None, ..fixed() });
+    assert!(text.contains("[ipv6]\nmethod=auto\naddress1=fd00::2/64\ndns="), "{text}");
+    let text = network_manager(&Plan { gateway_v6: None, is_default_way: false, ..fixed() });
+    assert!(text.contains("[ipv6]\nmethod=manual\naddress1=fd00::2/64\nnever-default=true\n"), "{text}");
 }
 
 #[test]
@@ -64,13 +69,34 @@ fn a_file_of_networkd() {
 
 #[test]
 fn a_block_of_dhcpcd() {
-    let one = Plan { addresses: cidrs(&["192.168.77.2/24", "fd00::2/64"]), ..fixed() };
+    let one = Plan { addresses: cidrs(&["192.168.77.2/24", "fd00::2/64"]), gateway_v6: None, ..fixed() };
     let expected = "interface eth0\nstatic ip_address=192.168.77.2/24\nstatic ip6_address=fd00::2/64\n\
         static routers=192.168.77.1\nstatic domain_name_servers=192.168.77.1 fd00::1\n";
     assert_eq!(dhcpcd(&one).expect("good"), expected);
     assert_eq!(dhcpcd(&dhcp()).expect("good"), "interface eth0\n");
     assert_eq!(dhcpcd(&Plan { is_default_way: false, ..dhcp() }).expect("good"), "interface eth0\nnogateway\n");
-    assert!(dhcpcd(&fixed()).expect_err("two addresses").contains("one IPv4 address"));
+    let two = Plan { gateway_v6: None, ..fixed() };
+    assert!(dhcpcd(&two).expect_err("two addresses").contains("one IPv4 address"));
+    let router = Plan { gateway_v6: fixed().gateway_v6, ..one };
+    assert!(dhcpcd(&router).expect_err("it would be left out").contains("by their advertisements only"));
+    assert!(dhcpcd(&Plan { is_default_way: false, ..router }).is_ok(), "no way to the world anyway");
+}
+
+#[test]
+fn what_others_say_of_the_interface_is_found() {
+    let others = "static domain_name_servers=9.9.9.9\ninterface wlan0\nstatic ip_address=10.0.0.2/8\n\
+        interface eth0 # the LAN\n\tstatic ip_address=192.168.77.9/24\n#static routers=1.2.3.4\nmetric 200\n\
+        static routers=192.168.77.1\ninterface eth01\nnoipv4\n";
+    assert_eq!(foreign_lines(others, "eth0"), Ok(vec![5, 8]));
+    assert_eq!(foreign_lines(others, "wlan0"), Ok(vec![3]));
+    assert_eq!(foreign_lines(others, "eth1"), Ok(Vec::new()));
+    let own = with_block("hostname\n", Some("interface eth0\nstatic ip_address=192.168.77.2/24\n")).expect("good");
+    assert_eq!(foreign_lines(&own, "eth0"), Ok(Vec::new()), "our own");
+    let behind = format!("{own}nogateway\ninterface eth1\nnogateway\n");
+    assert_eq!(foreign_lines(&behind, "eth0"), Ok(vec![6]), "what is behind our block belongs to it");
+    let open = with_block("hostname", Some("interface eth0\nnoipv4\n")).expect("good");
+    assert_eq!(foreign_lines(&open, "eth0"), Ok(Vec::new()));
+    assert!(foreign_lines(BEGIN, "eth0").is_err());
 }
 
 #[test]
@@ -83,7 +109,7 @@ fn what_others_wrote_stays_byte_for_byte() {
         let other = with_block(&with, Some("interface eth1\n")).expect("good");
         assert_eq!(block_of(&other).expect("good").as_deref(), Some("interface eth1\n"));
         let without = with_block(&other, None).expect("good");
-        assert_eq!(without.strip_suffix('\n').unwrap_or(&without), others.strip_suffix('\n').unwrap_or(others));
+        assert_eq!(without, others);
         assert_eq!(with_block(&without, None).expect("good"), without);
     }
     let around = format!("a\n{BEGIN}\nx\n{END}\nb\n");
