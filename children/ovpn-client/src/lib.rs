@@ -5,6 +5,8 @@
 //! recover from by itself ends the child: multusd starts it again.
 #![forbid(unsafe_code)]
 
+mod certificate;
+mod check;
 mod config;
 pub mod notice;
 mod process;
@@ -17,5 +19,5 @@ pub use config::Config;
 
 /// `main` of multus-ovpn-client.
 pub fn main() -> std::process::ExitCode {
-    multus_child::run_with_check(&multus_child::about!(), Config::check, run::run)
+    multus_child::run_with_check(&multus_child::about!(), check::check, run::run)
 }

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use multus_child::{Context, Error};
+use multus_contract::config::replace_file;
 use multus_contract::dirs::{DirFlags, Dirs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -28,18 +29,54 @@ pub(crate) struct OpenVpn {
     pub(crate) validity: Option<(i64, i64)>,
 }
 
+/// Why openvpn does not work.
+enum Failed {
+    /// It, or this child, does not take the text.
+    Text(Error),
+    Other(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
 impl OpenVpn {
-    /// Checks the configuration, starts openvpn and connects to its management socket; a few seconds at most.
+    /// Checks the configuration, starts openvpn and connects to its management socket; a few seconds at most. A text that is
+    /// not taken does not end a tunnel that was there: the last one that was taken is used instead, and that is told.
     ///
     /// # Errors
     /// What is wrong, and what to do.
     pub(crate) async fn start(config: &Config, context: &Context) -> Result<Self, Error> {
-        let file = std::path::absolute(config.tunnel.path(context).ok_or("tunnel: no file is named")?)?;
-        let folder = file.parent().unwrap_or(Path::new(".")).to_path_buf();
-        let found = checked(&file, &folder, config.allow_scripts)?;
+        let (file, folder) = place(config, context)?;
+        let text = read(&file)?;
+        let kept = Dirs::resolve(&DirFlags::default()).state.join(format!("{}-tunnel.conf", context.name()));
+        let failed = match Self::start_with(config, context, &file, &folder).await {
+            Ok(openvpn) => {
+                if let Err(error) = keep(&kept, &text) {
+                    log::warn!("{}: the text cannot be kept for later: {error}", kept.display());
+                }
+                return Ok(openvpn);
+            }
+            Err(Failed::Other(error)) => return Err(error),
+            Err(Failed::Text(error)) => error,
+        };
+        if fs::read_to_string(&kept).map_or(true, |former| former == text) {
+            return Err(failed);
+        }
+        let told = format!("{failed}; going on with the last text that was good");
+        told.lines().for_each(|line| log::error!("{line}"));
+        context.voice().notice(&told);
+        Self::start_with(config, context, &kept, &folder).await.map_err(|_| failed)
+    }
+
+    async fn start_with(config: &Config, context: &Context, file: &Path, folder: &Path) -> Result<Self, Failed> {
+        let found = checked(file, folder, config.allow_scripts).map_err(Failed::Text)?;
+        guard(&found, file, folder)?;
         let socket = socket_path(context.name())?;
         let mut command = Command::new(&config.program);
-        command.arg("--cd").arg(&folder).arg("--config").arg(&file);
+        command.arg("--cd").arg(folder).arg("--config").arg(file);
         command.arg("--management").arg(&socket).arg("unix").arg("--management-hold");
         // Over a bad password it would otherwise end.
         if !found.has_auth_retry {
@@ -55,7 +92,7 @@ impl OpenVpn {
                 _ => format!("{} cannot be run: {error}", config.program),
             })?;
         let management = connect(&socket, &mut child).await?;
-        let validity = found.certificate.and_then(|source| validity(&source, &folder));
+        let validity = found.certificate.and_then(|source| validity(&source, folder));
         Ok(Self { child, management, validity })
     }
 
@@ -71,17 +108,79 @@ impl OpenVpn {
     }
 }
 
-fn checked(file: &Path, folder: &Path, allow_scripts: bool) -> Result<Found, Error> {
-    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let mode = fs::metadata(file).map_or(0, |data| data.permissions().mode());
-    if mode & 0o077 != 0 && (text.contains("PRIVATE KEY") || text.contains("Static key")) {
-        log::warn!("{} holds a secret and can be read by others: chmod 600 it", file.display());
-    }
+/// Looks through the text that a configuration names.
+///
+/// # Errors
+/// All that is wrong, a line each.
+pub(crate) fn check_text(config: &Config, context: &Context) -> Result<(), Error> {
+    let (file, folder) = place(config, context)?;
+    checked(&file, &folder, config.allow_scripts).map(drop)
+}
+
+/// The text, and its folder.
+fn place(config: &Config, context: &Context) -> Result<(PathBuf, PathBuf), Error> {
+    let file = std::path::absolute(config.tunnel.path(context).ok_or("tunnel: no file is named")?)?;
+    let folder = file.parent().unwrap_or(Path::new(".")).to_path_buf();
+    Ok((file, folder))
+}
+
+fn read(file: &Path) -> Result<String, Error> {
+    fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()).into())
+}
+
+/// # Errors
+/// All that is wrong with the text, a line each.
+pub(crate) fn checked(file: &Path, folder: &Path, allow_scripts: bool) -> Result<Found, Error> {
     let is_there = |name: &str| fs::File::open(folder.join(name)).is_ok();
-    text::check(&text, allow_scripts, is_there).map_err(|wrong| {
+    text::check(&read(file)?, allow_scripts, is_there).map_err(|wrong| {
         let told: Vec<String> = wrong.iter().map(|wrong| format!("{}: {wrong}", file.display())).collect();
         told.join("\n").into()
     })
+}
+
+/// Takes secrets in the text, and in files beside it, from everybody but their owner. Of files elsewhere that is told only:
+/// others may need them.
+///
+/// # Errors
+/// A secret that belongs to this child cannot be guarded.
+fn guard(found: &Found, file: &Path, folder: &Path) -> Result<(), Error> {
+    if found.has_secret {
+        close(file)?;
+    }
+    for file in found.secret_files.iter().map(|name| folder.join(name)) {
+        if file.parent() == Some(folder) {
+            close(&file)?;
+        } else if is_open(&file) {
+            log::warn!("{} holds a secret and can be read by others: chmod 600 it", file.display());
+        }
+    }
+    Ok(())
+}
+
+fn close(file: &Path) -> Result<(), Error> {
+    if !is_open(file) {
+        return Ok(());
+    }
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).map_err(|error| {
+        format!("{} holds a secret and can be read by others, and that cannot be changed: {error}", file.display())
+    })?;
+    log::warn!("{} holds a secret and could be read by others; it has the mode 0600 now", file.display());
+    Ok(())
+}
+
+fn is_open(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|data| data.permissions().mode() & 0o077 != 0)
+}
+
+/// Keeps a text that was taken, for when the next one is not.
+fn keep(file: &Path, text: &str) -> Result<(), Error> {
+    if fs::read_to_string(file).is_ok_and(|kept| kept == text) {
+        return Ok(());
+    }
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    Ok(replace_file(file, text, 0o600)?)
 }
 
 /// In a folder of its own that nobody else can look into.
@@ -97,14 +196,15 @@ fn socket_path(name: &str) -> Result<PathBuf, Error> {
     }
 }
 
-async fn connect(socket: &Path, child: &mut Child) -> Result<UnixStream, Error> {
+async fn connect(socket: &Path, child: &mut Child) -> Result<UnixStream, Failed> {
     let end = Instant::now() + START;
     loop {
         if let Ok(stream) = UnixStream::connect(socket).await {
             return Ok(stream);
         }
         if let Ok(Some(status)) = child.try_wait() {
-            return Err(format!("openvpn ended at its start with {status}; it said why in the lines before").into());
+            let told = format!("openvpn ended at its start with {status}; it said why in the lines before");
+            return Err(Failed::Text(told.into()));
         }
         if Instant::now() > end {
             return Err(format!("openvpn does not open its management socket {}", socket.display()).into());

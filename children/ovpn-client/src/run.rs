@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use multus_child::{Context, Error, Interval, Voice, Wake};
-use multus_contract::api::time::format_rfc3339;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::notice::{Notice, parse};
-use crate::process::OpenVpn;
+use crate::process::{OpenVpn, check_text};
 use crate::serve::{Board, serve};
 use crate::tunnel::Tunnel;
 
@@ -29,25 +29,22 @@ impl Shared {
 /// Why openvpn is ended.
 enum End {
     Stop,
-    Reload,
+    Reload(Config),
     Restart,
 }
 
 pub(crate) fn run(mut config: Config, context: &Context) -> Result<(), Error> {
     loop {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let is_to_go_on = runtime.block_on(work(&config, context))?;
-        if !is_to_go_on {
-            return Ok(());
-        }
-        if let Some(new) = context.reload(|new: Config| new.check().map(|()| new)) {
-            config = new;
+        match runtime.block_on(work(&config, context))? {
+            Some(new) => config = new,
+            None => return Ok(()),
         }
     }
 }
 
-/// Works until it is asked to end (`false`), or to read its configuration again (`true`).
-async fn work(config: &Config, context: &Context) -> Result<bool, Error> {
+/// Works until it is asked to end (`None`), or to work with another configuration.
+async fn work(config: &Config, context: &Context) -> Result<Option<Config>, Error> {
     let shared = Shared::default();
     let (ask, mut asked) = mpsc::channel(1);
     let server = match config.port {
@@ -61,14 +58,13 @@ async fn work(config: &Config, context: &Context) -> Result<bool, Error> {
     let result = loop {
         let mut openvpn = OpenVpn::start(config, context).await?;
         shared.lock().started(openvpn.child.id(), openvpn.validity.map(|(_, ends)| ends), unix());
-        tell_certificate(openvpn.validity, &context.voice());
         context.ready();
         let ended = turn(config, context, &mut openvpn, &shared, &mut asked).await;
         openvpn.end().await;
         match ended {
             Ok(End::Restart) => log::info!("openvpn is started anew, as asked"),
-            Ok(End::Reload) => break Ok(true),
-            Ok(End::Stop) => break Ok(false),
+            Ok(End::Reload(new)) => break Ok(Some(new)),
+            Ok(End::Stop) => break Ok(None),
             Err(error) => break Err(error),
         }
     };
@@ -94,6 +90,7 @@ async fn turn(
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let silence = config.silence.duration();
     let voice = context.voice();
+    let mut certificate = Certificate::new(openvpn.validity);
     let (mut heard, mut questioned) = (Instant::now(), Instant::now());
     loop {
         tokio::select! {
@@ -119,13 +116,28 @@ async fn turn(
             // A full socket means that nobody reads: that shows by the silence.
             let _ = writer.try_write(b"pid\n");
         }
+        tell_certificate(certificate.look(unix()), &voice);
         context.beat();
         match context.wait(Duration::ZERO) {
             Wake::Elapsed => {}
-            Wake::Reload => return Ok(End::Reload),
+            Wake::Reload => {
+                if let Some(new) = reloaded(context) {
+                    return Ok(End::Reload(new));
+                }
+            }
             Wake::Stop => return Ok(End::Stop),
         }
     }
+}
+
+/// `None`: something is wrong with it, or with the text that it names, and openvpn goes on with what it has.
+fn reloaded(context: &Context) -> Option<Config> {
+    context.reload(|new: Config| {
+        new.check().and_then(|()| check_text(&new, context)).inspect_err(|error| {
+            context.voice().notice(&format!("the configuration has errors, going on with the previous one: {error}"));
+        })?;
+        Ok(new)
+    })
 }
 
 async fn exited(openvpn: &mut OpenVpn, shared: &Shared) -> Error {
@@ -159,31 +171,13 @@ fn tell(shared: &Shared, notice: Notice, voice: &Voice) {
     }
 }
 
-fn tell_certificate(validity: Option<(i64, i64)>, voice: &Voice) {
-    let Some((begins, ends)) = validity else { return };
-    let now = i64::try_from(unix().as_secs()).unwrap_or(i64::MAX);
-    let days = (ends - now).div_euclid(86_400);
-    let date = |seconds: i64| {
-        let text = format_rfc3339(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000));
-        text.split('T').next().unwrap_or_default().to_owned()
-    };
-    let (level, text) = match days {
-        _ if now < begins => {
-            let (begins, now) = (date(begins), date(now));
-            let text =
-                format!("the certificate of this device begins on {begins}, and the clock says {now}: is it right?");
-            (log::Level::Error, text)
-        }
-        ..0 => {
-            let text =
-                format!("the certificate of this device ended on {}, {} days ago by the clock", date(ends), -days);
-            (log::Level::Error, text)
-        }
-        0..WARN_DAYS => (log::Level::Warn, format!("the certificate of this device ends in {days} days")),
-        _ => return log::info!("the certificate of this device ends in {days} days"),
-    };
+/// What is to be told of the certificate, if there is something.
+fn tell_certificate(told: Option<(log::Level, String)>, voice: &Voice) {
+    let Some((level, text)) = told else { return };
     log::log!(level, "{text}");
-    voice.notice(&text);
+    if level < log::Level::Info {
+        voice.notice(&text);
+    }
 }
 
 fn unix() -> Duration {
@@ -192,5 +186,3 @@ fn unix() -> Duration {
 
 /// From beat to beat.
 const TURN: Duration = Duration::from_millis(200);
-/// Time enough to send somebody with a new one.
-const WARN_DAYS: i64 = 30;

@@ -1,5 +1,6 @@
-//! Whether a configuration of openvpn may be used: read as openvpn reads it (openvpn(8), "INLINE FILE SUPPORT" and `--config`),
-//! and looked through for what it must not say.
+//! Whether a configuration of openvpn may be used: read as openvpn 2.6 reads it (`read_config_file`, `parse_line` and
+//! `check_inline_file` of its options.c), and looked through for what it must not say. What is read otherwise here than there
+//! would be a way around every refusal, so where the two might differ the text is refused.
 
 /// What was found in a good one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -8,6 +9,10 @@ pub struct Found {
     pub certificate: Option<Source>,
     /// Whether it says itself what comes after a failed authentication.
     pub has_auth_retry: bool,
+    /// Whether a key or a password stands in the text itself.
+    pub has_secret: bool,
+    /// Files with a key or a password, as they are written.
+    pub secret_files: Vec<String>,
 }
 
 /// Where something stands.
@@ -20,11 +25,12 @@ pub enum Source {
 }
 
 /// What this child tells openvpn itself, or what would take openvpn out of its sight.
-const OWN: [&str; 12] = [
+const OWN: [&str; 13] = [
     "cd",
     "chroot",
     "config",
     "daemon",
+    "genkey",
     "inetd",
     "log",
     "log-append",
@@ -59,116 +65,230 @@ const RUNS: [&str; 20] = [
     "up",
 ];
 
-/// Those with a file as their first argument.
-const FILES: [&str; 10] =
-    ["auth-user-pass", "ca", "cert", "crl-verify", "key", "pkcs12", "secret", "tls-auth", "tls-crypt", "tls-crypt-v2"];
+/// What has openvpn write to a file that its first argument names.
+const WRITES: [&str; 5] = ["ifconfig-pool-persist", "memstats", "replay-persist", "status", "tmp-dir"];
+
+/// Variables that change what programs load and which ones are found, beside all that begin with `LD_` or `OPENSSL_`.
+const VARIABLES: [&str; 6] = ["BASH_ENV", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "IFS", "PATH"];
+
+/// Those with a file as their first argument that holds no secret.
+const FILES: [&str; 4] = ["ca", "cert", "crl-verify", "extra-certs"];
+
+/// Those with a key or a password, in the text or in a file as their first argument.
+const SECRETS: [&str; 9] = [
+    "askpass",
+    "auth-user-pass",
+    "http-proxy-user-pass",
+    "key",
+    "pkcs12",
+    "secret",
+    "tls-auth",
+    "tls-crypt",
+    "tls-crypt-v2",
+];
+
+/// openvpn takes a longer line for two, or refuses it.
+const LONGEST_LINE_BYTES: usize = 255;
 
 /// Looks through a text. `is_there` says whether a file that it names can be read.
 ///
 /// # Errors
 /// All that is wrong, each with its line.
 pub fn check(text: &str, allow_scripts: bool, is_there: impl Fn(&str) -> bool) -> Result<Found, Vec<String>> {
-    let mut wrong = Vec::new();
-    let mut found = Found::default();
-    let mut has_remote = false;
-    let mut lines = text.lines().enumerate();
-    while let Some((index, line)) = lines.next() {
-        let number = index + 1;
-        let words = match words(line) {
-            Ok(words) => words,
-            Err(reason) => {
-                wrong.push(format!("line {number}: {reason}"));
+    // To openvpn a line would end there.
+    if text.contains('\0') {
+        return Err(vec!["it is no text: it has a byte of 0 in it".to_owned()]);
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines: Vec<(usize, &str)> = (1..).zip(text.split('\n')).collect();
+    let mut reader =
+        Reader { allow_scripts, is_there: &is_there, found: Found::default(), has_remote: false, wrong: Vec::new() };
+    reader.read(&lines);
+    if !reader.has_remote {
+        reader.wrong.push("no server is named: remote is missing".to_owned());
+    }
+    if reader.wrong.is_empty() { Ok(reader.found) } else { Err(reader.wrong) }
+}
+
+struct Reader<'a> {
+    allow_scripts: bool,
+    is_there: &'a dyn Fn(&str) -> bool,
+    found: Found,
+    has_remote: bool,
+    wrong: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn read<'t>(&mut self, mut lines: &'t [(usize, &'t str)]) {
+        while let Some((&(number, line), rest)) = lines.split_first() {
+            lines = rest;
+            if line.len() > LONGEST_LINE_BYTES {
+                self.wrong.push(format!("line {number}: it is longer than {LONGEST_LINE_BYTES} bytes"));
                 continue;
             }
-        };
-        let Some(first) = words.first() else { continue };
-        let directive = first.strip_prefix("--").unwrap_or(first);
-        let argument = words.get(1).map(String::as_str);
-        if let Some(tag) = directive.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')) {
-            // What stands between the tags of a connection are directives as well: they are looked at like all others.
-            if matches!(tag, "connection" | "/connection") {
-                continue;
-            }
-            let end = format!("</{tag}>");
-            let mut inner = String::new();
-            let is_closed = lines.by_ref().map(|(_, line)| line).any(|line| {
-                let is_end = line.trim_start().starts_with(&end);
-                if !is_end {
-                    inner.push_str(line);
-                    inner.push('\n');
+            let words = match words(line) {
+                Ok(words) => words,
+                Err(reason) => {
+                    self.wrong.push(format!("line {number}: {reason}"));
+                    continue;
                 }
-                is_end
-            });
-            if !is_closed {
-                wrong.push(format!("line {number}: <{tag}> is never closed by {end}"));
+            };
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            match &words[..] {
+                [] => {}
+                [word] if tag(word).is_some() => lines = self.inline(number, tag(word).unwrap_or_default(), lines),
+                // An option that need not be known; it is the option itself that counts.
+                ["setenv" | "--setenv", "opt", option @ ..] => self.option(number, option),
+                option => self.option(number, option),
             }
-            if RUNS.contains(&tag) || OWN.contains(&tag) {
-                wrong.push(format!("line {number}: <{tag}> is refused"));
-            }
-            if tag == "cert" {
-                found.certificate = Some(Source::Inline(inner));
-            }
-            continue;
         }
-        match directive {
-            "remote" => has_remote = true,
-            "auth-retry" => found.has_auth_retry = true,
-            "cert" => found.certificate = argument.map(|file| Source::File(file.to_owned())),
+    }
+
+    /// What stands between two tags, the first of which was on line `number`; what is behind them.
+    fn inline<'t>(&mut self, number: usize, tag: &str, lines: &'t [(usize, &'t str)]) -> &'t [(usize, &'t str)] {
+        let end = format!("</{tag}>");
+        let Some(length) = lines.iter().position(|(_, line)| line.trim_start_matches(is_space).starts_with(&end))
+        else {
+            self.wrong.push(format!("line {number}: <{tag}> is never closed by {end}"));
+            return &[];
+        };
+        let (inner, rest) = lines.split_at(length);
+        // openvpn takes a long line in parts, and looks at the beginning of each.
+        if let Some((number, _)) = inner.iter().find(|(_, line)| line.contains(&end)) {
+            self.wrong.push(format!("line {number}: {end} stands in the middle of it"));
+        }
+        if RUNS.contains(&tag) || OWN.contains(&tag) || WRITES.contains(&tag) || tag.starts_with("management") {
+            self.wrong.push(format!("line {number}: <{tag}> is refused"));
+        }
+        match tag {
+            // What stands between the tags of a connection are options as well.
+            "connection" => self.read(inner),
+            "cert" => {
+                let lines: String = inner.iter().map(|(_, line)| format!("{line}\n")).collect();
+                self.found.certificate = Some(Source::Inline(lines));
+            }
+            _ => self.found.has_secret |= SECRETS.contains(&tag),
+        }
+        rest.get(1..).unwrap_or_default()
+    }
+
+    fn option(&mut self, number: usize, words: &[&str]) {
+        let Some(first) = words.first() else { return };
+        let option = first.strip_prefix("--").unwrap_or(first);
+        let argument = words.get(1).copied();
+        match option {
+            "remote" => self.has_remote = true,
+            "auth-retry" => self.found.has_auth_retry = true,
+            "cert" => self.found.certificate = argument.map(|file| Source::File(file.to_owned())),
             _ => {}
         }
-        if OWN.contains(&directive) || directive.starts_with("management") {
-            wrong.push(format!("line {number}: {directive} is refused: that is up to multus-ovpn-client"));
-        } else if RUNS.contains(&directive) && !allow_scripts && !is_harmless(directive, argument) {
-            wrong.push(format!(
-                "line {number}: {directive} is refused: it has openvpn run a program; allow_scripts = true allows it"
-            ));
-        } else if let (true, Some(file)) = (FILES.contains(&directive), argument)
-            && file != "[inline]"
-            && !is_there(file)
-        {
-            wrong.push(format!("line {number}: {directive}: {file} cannot be read"));
+        if let Some(reason) = self.refused(option, argument) {
+            return self.wrong.push(format!("line {number}: {option} is refused: {reason}"));
+        }
+        let is_secret = SECRETS.contains(&option);
+        let Some(file) = argument.filter(|file| (is_secret || FILES.contains(&option)) && *file != "[inline]") else {
+            return;
+        };
+        if !(self.is_there)(file) {
+            self.wrong.push(format!("line {number}: {option}: {file} cannot be read"));
+        }
+        if is_secret {
+            self.found.secret_files.push(file.to_owned());
         }
     }
-    if !has_remote {
-        wrong.push("no server is named: remote is missing".to_owned());
+
+    /// Why an option must not be there, if it must not.
+    fn refused(&self, option: &str, argument: Option<&str>) -> Option<&'static str> {
+        if OWN.contains(&option) || option.starts_with("management") {
+            return Some("that is up to multus-ovpn-client");
+        }
+        if self.allow_scripts {
+            return None;
+        }
+        if RUNS.contains(&option) && !is_harmless(option, argument) {
+            return Some("it has openvpn run a program; allow_scripts = true allows it");
+        }
+        if option == "setenv" && argument.is_some_and(is_mighty) {
+            return Some("this variable decides what programs do; allow_scripts = true allows it");
+        }
+        if WRITES.contains(&option) && argument.is_some_and(|file| file.starts_with('/') || file.contains("..")) {
+            return Some("openvpn would write outside of the folder of this text; allow_scripts = true allows it");
+        }
+        None
     }
-    if wrong.is_empty() { Ok(found) } else { Err(wrong) }
 }
 
 /// Levels 0 and 1 run no scripts of a user.
-fn is_harmless(directive: &str, argument: Option<&str>) -> bool {
-    directive == "script-security" && matches!(argument, Some("0" | "1"))
+fn is_harmless(option: &str, argument: Option<&str>) -> bool {
+    option == "script-security" && matches!(argument, Some("0" | "1"))
 }
 
-/// The words of a line, as `parse_line` of openvpn takes them: blanks between them, quotes of both kinds, a backslash before a
-/// letter outside of single quotes, `#` and `;` begin a comment where a word could begin.
+fn is_mighty(variable: &str) -> bool {
+    variable.starts_with("LD_") || variable.starts_with("OPENSSL_") || VARIABLES.contains(&variable)
+}
+
+/// The name in `<name>`, which is one where it is the only word of a line.
+fn tag(word: &str) -> Option<&str> {
+    // Of two dashes alone there is nothing to strip.
+    let word = word.strip_prefix("--").filter(|rest| !rest.is_empty()).unwrap_or(word);
+    word.strip_prefix('<')?.strip_suffix('>')
+}
+
+/// As isspace(3) has it.
+fn is_space(letter: char) -> bool {
+    matches!(letter, ' ' | '\t'..='\r')
+}
+
+/// Where a line is read at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Between two words.
+    Gap,
+    /// In a word without quotes.
+    Word,
+    /// In a word between these quotes.
+    Quotes(char),
+}
+
+/// The words of a line: blanks between them, quotes of both kinds around a whole word, a backslash before a blank, a quotation
+/// mark or a backslash outside of single quotes; `#` and `;` begin a comment where a word could begin.
 fn words(line: &str) -> Result<Vec<String>, &'static str> {
-    let mut words = Vec::new();
-    let mut letters = line.trim_start_matches('\u{feff}').chars().peekable();
-    loop {
-        while letters.next_if(|letter| letter.is_whitespace()).is_some() {}
-        let mut word = String::new();
-        match letters.peek() {
-            None | Some('#' | ';') => return Ok(words),
-            Some(&quote @ ('"' | '\'')) => {
-                letters.next();
-                loop {
-                    match letters.next() {
-                        None => return Err("a quotation mark is never closed"),
-                        Some(letter) if letter == quote => break,
-                        Some('\\') if quote == '"' => word.extend(letters.next()),
-                        Some(letter) => word.push(letter),
-                    }
-                }
-            }
-            Some(_) => {
-                while let Some(letter) = letters.next_if(|letter| !letter.is_whitespace()) {
-                    if letter == '\\' { word.extend(letters.next()) } else { word.push(letter) }
-                }
-            }
+    let (mut words, mut word) = (Vec::new(), String::new());
+    let (mut at, mut is_escaped) = (At::Gap, false);
+    for letter in line.chars() {
+        if letter == '\\' && !is_escaped && at != At::Quotes('\'') {
+            is_escaped = true;
+            continue;
         }
-        words.push(word);
+        let before = at;
+        at = match at {
+            // A backslash before a blank that belongs to no word does nothing.
+            At::Gap if is_space(letter) => At::Gap,
+            At::Gap if matches!(letter, '#' | ';') => return Ok(words),
+            At::Gap if matches!(letter, '"' | '\'') && !is_escaped => At::Quotes(letter),
+            At::Word if is_space(letter) && !is_escaped => At::Gap,
+            At::Quotes(quote) if letter == quote && !is_escaped => At::Gap,
+            At::Gap | At::Word => At::Word,
+            quotes => quotes,
+        };
+        let is_part = at != At::Gap && (before == at || at == At::Word);
+        if is_part {
+            if is_escaped && !(matches!(letter, '\\' | '"') || is_space(letter)) {
+                return Err("a backslash stands before a letter that needs none");
+            }
+            word.push(letter);
+        } else if before != At::Gap {
+            words.push(std::mem::take(&mut word));
+        }
+        is_escaped = false;
     }
+    match at {
+        At::Gap => {}
+        At::Word if is_escaped => return Err("a backslash stands at its end"),
+        At::Word => words.push(word),
+        At::Quotes(_) => return Err("a quotation mark is never closed"),
+    }
+    Ok(words)
 }
 
 #[cfg(test)]
@@ -184,9 +304,10 @@ mod tests {
         let text = "client # a comment\nremote vpn.example.org 1194\n; nothing\ndev tun\nscript-security 1\n\
                     ca \"ca file.pem\"\n<cert>\nup is text here\n</cert>\n<connection>\nremote b 1194\n</connection>\n";
         let certificate = Some(Source::Inline("up is text here\n".into()));
-        assert_eq!(judge(text), Ok(Found { certificate, has_auth_retry: false }));
+        assert_eq!(judge(text), Ok(Found { certificate, ..Found::default() }));
         let found = judge("remote a\ncert me.pem\nauth-retry none").expect("good");
-        assert_eq!(found, Found { certificate: Some(Source::File("me.pem".into())), has_auth_retry: true });
+        let certificate = Some(Source::File("me.pem".into()));
+        assert_eq!(found, Found { certificate, has_auth_retry: true, ..Found::default() });
     }
 
     #[test]
@@ -197,9 +318,19 @@ mod tests {
             "  \tup /bin/x",
             "\"up\" /bin/x",
             "'up' /bin/x",
-            "\\up /bin/x",
-            "u\\p /bin/x",
-            "\u{feff}up /bin/x",
+            "\\ up /bin/x",
+            "setenv opt up /bin/x",
+            "--setenv opt --up /bin/x",
+            "\\ setenv \"opt\" up /bin/x",
+            "setenv opt plugin /lib/x.so",
+            "setenv opt config other",
+            "setenv opt daemon",
+            "setenv LD_PRELOAD /lib/x.so",
+            "setenv PATH /tmp",
+            "genkey secret /etc/x",
+            "status /etc/passwd",
+            "replay-persist ../../x",
+            "<connection>\nsetenv opt plugin /lib/x.so\n</connection> y",
             "script-security 2",
             "script-security \"3\"",
             "script-security",
@@ -212,7 +343,69 @@ mod tests {
             let refused = judge(&format!("remote a\n{line}\n")).expect_err(line);
             assert!(refused.starts_with("line ") && refused.contains("is refused"), "{line}: {refused}");
         }
-        assert!(check("remote a\nup /bin/x\nscript-security 2\n", true, |_| true).is_ok(), "where it is allowed");
+        assert!(judge("\u{feff}up /bin/x\nremote a\n").expect_err("a mark at the beginning").contains("up is refused"));
+        assert!(
+            check("remote a\nup /bin/x\nscript-security 2\nsetenv PATH /bin\nstatus /x\n", true, |_| true).is_ok(),
+            "where it is allowed"
+        );
+    }
+
+    #[test]
+    fn nothing_is_hidden_between_tags_that_are_none_to_openvpn() {
+        let long = "x".repeat(255);
+        for hidden in [
+            "<foo> y\nplugin /x.so\n</foo> y",
+            "setenv opt <foo>\nplugin /x.so\n</foo>",
+            "\u{feff}<foo>\nplugin /x.so\n</foo> y",
+            "\u{a0}<foo>\nplugin /x.so\n</foo> y",
+            "<foo>\n\u{a0}</foo>\n<bar>\n</foo>\nplugin /x.so\n</bar> y",
+            &format!("<foo>\n{long}</foo>\nplugin /x.so\n</foo>"),
+            "<connection>\n<foo>\n</connection>\nplugin /x.so\n</foo>",
+            "<foo>\n</foo>bar\nplugin /x.so\n</foo>",
+            "<foo>\n\u{b}</foo>\nplugin /x.so\n</foo>",
+        ] {
+            let text = format!("remote a\nignore-unknown-option <foo> </foo> </bar>\n{hidden}\n");
+            let refused = judge(&text).expect_err(hidden);
+            let is_seen = ["plugin is refused", "in the middle", "is never closed"];
+            assert!(is_seen.iter().any(|seen| refused.contains(seen)), "{hidden:?}: {refused}");
+        }
+        assert!(judge("remote a\n<ca>\0 x\nplugin /x.so\n</ca>").expect_err("cut").contains("a byte of 0"));
+        assert!(judge(&format!("remote a\n# {long}\n")).expect_err("long").contains("line 2: it is longer"));
+        let text = format!("remote a\n<ca>\n{long}{long}\nup /bin/x\n  </ca> end\n");
+        assert!(judge(&text).is_ok(), "between tags anything may stand");
+    }
+
+    #[test]
+    fn words_are_those_of_openvpn() {
+        for (line, expected) in [
+            ("a b\tc\r", vec!["a", "b", "c"]),
+            ("a\u{b}b\u{c}c", vec!["a", "b", "c"]),
+            ("\"a b\"c 'd e'f", vec!["a b", "c", "d e", "f"]),
+            ("a\"b c\"d", vec!["a\"b", "c\"d"]),
+            ("\"\" ''", vec!["", ""]),
+            ("a\\ b \\\"c \"d\\\"e\" 'f\\g' h\\\\i", vec!["a b", "\"c", "d\"e", "f\\g", "h\\i"]),
+            ("\\ a", vec!["a"]),
+            ("\\# a", vec![]),
+            ("a # b", vec!["a"]),
+            ("a#b ;c", vec!["a#b"]),
+            ("\u{a0}a\u{2003}b", vec!["\u{a0}a\u{2003}b"]),
+            ("", vec![]),
+            ("\\", vec![]),
+        ] {
+            assert_eq!(words(line).expect(line), expected, "{line:?}");
+        }
+        for line in ["\\a", "a\\b", "a\\'b", "\"a\\b\"", "\"a", "'a", "\"a\\\"", "a\\"] {
+            assert!(words(line).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_found() {
+        let text = "remote a\nkey me.key\nauth-user-pass\ntls-auth ta.key 1\nca ca.pem\nauth-user-pass [inline]\n";
+        let found = judge(text).expect("good");
+        assert_eq!((found.has_secret, found.secret_files), (false, vec!["me.key".into(), "ta.key".into()]));
+        let found = judge("remote a\n<ca>\nx\n</ca>\n<connection>\n<tls-crypt>\nx\n</tls-crypt>\n</connection>\n");
+        assert!(found.expect("good").has_secret);
     }
 
     #[test]

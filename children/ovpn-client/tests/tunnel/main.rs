@@ -170,3 +170,86 @@ fn what_cannot_be_used_is_refused_before_openvpn_sees_it() {
         std::fs::remove_file(world.path("child")).expect("own file");
     }
 }
+
+#[test]
+fn what_openvpn_would_load_is_refused_however_it_is_hidden() {
+    let Some(world) = World::new("what_openvpn_would_load_is_refused_however_it_is_hidden") else { return };
+    let tags = "ignore-unknown-option <foo> </foo> </bar> \u{feff}<foo>\n";
+    let long = "x".repeat(255);
+    for hidden in [
+        "plugin /x.so\n",
+        "setenv opt plugin /x.so\n",
+        "\\ plugin /x.so\n",
+        "<foo> y\nplugin /x.so\n</foo> y\n",
+        "\u{feff}<foo>\nplugin /x.so\n</foo> y\n",
+        &format!("<ca>\n{long}</ca>\nplugin /x.so\n<foo> y\n"),
+        "<ca>\n\u{2003}</ca>\n<bar>\n</ca>\nplugin /x.so\n</bar> y\n",
+    ] {
+        world.write_text("ca", &format!("{tags}{hidden}"));
+        let mut openvpn = world.command_in("dev", "timeout");
+        openvpn.args(["30", "openvpn", "--cd"]).arg(world.path("")).args(["--config", "client.conf"]);
+        let output = openvpn.output().expect("ip is there");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("PLUGIN_INIT: could not load plugin shared object /x.so"), "{hidden}: {said}");
+        std::fs::write(world.path("child.toml"), "").expect("own file");
+        world.start_again();
+        assert_eq!(world.exit_code("child"), Some(1), "{hidden}: {}", world.log("child"));
+        assert!(!world.log("child").contains("PLUGIN_INIT"), "{hidden}: {}", world.log("child"));
+        std::fs::remove_file(world.path("child")).expect("own file");
+    }
+}
+
+#[test]
+fn a_mistake_in_the_text_does_not_end_a_tunnel_that_works() {
+    let Some(world) = World::new("a_mistake_in_the_text_does_not_end_a_tunnel_that_works") else { return };
+    world.serve("");
+    world.start("ca", "", "");
+    let first = world.until_tunnel("connected", is("connected"));
+    assert!(world.check_config().0);
+    // Read again: openvpn goes on as it is.
+    world.write_text("ca", "up /bin/true\n");
+    let (is_good, said) = world.check_config();
+    assert!(!is_good && said.contains("line 12: up is refused"), "{said}");
+    signal("-HUP", world.pid("child"));
+    world.until_log("child", "the configuration has errors, going on with the previous one");
+    assert_eq!(pid(&world.until_tunnel("still there", is("connected"))), pid(&first));
+    // Started again: by what this child finds, and by what openvpn finds.
+    for mistake in ["up /bin/true\n", "no-such-directive\n"] {
+        assert_eq!(world.stop("child"), Some(0));
+        std::fs::remove_file(world.path("child")).expect("own file");
+        world.write_text("ca", mistake);
+        world.start_again();
+        world.until_tunnel("connected again", is("connected"));
+        assert!(world.log("child").contains("going on with the last text that was good"), "{}", world.log("child"));
+    }
+    // A good one is used at once.
+    world.write_text("ca", "ping-restart 77\n");
+    signal("-HUP", world.pid("child"));
+    let kept = || std::fs::read_to_string(world.path("state/multus-ovpn-client-tunnel.conf")).unwrap_or_default();
+    world.until("the new one is kept", || kept().ends_with("ping-restart 77\n"));
+    world.until_tunnel("connected with it", is("connected"));
+}
+
+#[test]
+fn secrets_are_for_their_owner_only() {
+    let Some(world) = World::new("secrets_are_for_their_owner_only") else { return };
+    let mode = |name: &str| std::fs::metadata(world.path(name)).expect("there").permissions().mode() & 0o777;
+    let open = |name: &str| {
+        std::fs::set_permissions(world.path(name), std::fs::Permissions::from_mode(0o644)).expect("own file");
+    };
+    world.serve("");
+    let key = std::fs::read_to_string(world.path("client.key")).expect("there");
+    std::fs::write(world.path("password"), "me\nsecret\n").expect("own file");
+    world.write_text("ca", &format!("<key>\n{key}</key>\nauth-user-pass password\n"));
+    std::fs::write(world.path("child.toml"), "").expect("own file");
+    for name in ["client.conf", "client.key", "client.pem", "password"] {
+        open(name);
+    }
+    world.start_again();
+    world.until_tunnel("connected", is("connected"));
+    assert_eq!(["client.conf", "client.key", "client.pem", "password"].map(mode), [0o600, 0o600, 0o644, 0o600]);
+    assert_eq!(mode("state/multus-ovpn-client-tunnel.conf"), 0o600);
+    let log = world.log("child");
+    assert!(log.contains("client.conf holds a secret and could be read by others"), "{log}");
+    assert!(!log.contains("PRIVATE KEY"), "{log}");
+}

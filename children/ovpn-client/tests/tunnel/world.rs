@@ -80,14 +80,30 @@ impl World {
 
     /// The child with a configuration of openvpn beside the usual.
     pub(crate) fn start(&self, authority: &str, more: &str, parameters: &str) {
+        self.write_text(authority, more);
+        fs::write(self.path("child.toml"), parameters).expect("own file");
+        self.run_child("child", self.command_in("dev", CHILD), "child.toml");
+    }
+
+    /// The usual configuration of openvpn, and more; 11 lines are the usual ones.
+    pub(crate) fn write_text(&self, authority: &str, more: &str) {
         let text = format!(
             "client\ndev tun0\nproto udp\nremote 10.55.0.1 1194\nnobind\nca {authority}.pem\ncert client.pem\n\
              key client.key\nremote-cert-tls server\nconnect-retry 1 1\nhand-window 10\n{more}"
         );
         fs::write(self.path("client.conf"), text).expect("own file");
         fs::set_permissions(self.path("client.conf"), fs::Permissions::from_mode(0o600)).expect("own file");
-        fs::write(self.path("child.toml"), parameters).expect("own file");
+    }
+
+    /// Starts the child with what was written.
+    pub(crate) fn start_again(&self) {
         self.run_child("child", self.command_in("dev", CHILD), "child.toml");
+    }
+
+    /// What `--check-config` says, and whether all is well.
+    pub(crate) fn check_config(&self) -> (bool, String) {
+        let output = Command::new(CHILD).arg("--check-config").arg(self.path("child.toml")).output().expect("built");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// One more instance beside the one that was started.
@@ -126,7 +142,7 @@ impl World {
 
     fn run_child(&self, name: &str, mut command: Command, parameters: &str) {
         command.arg("--config").arg(self.path(parameters));
-        command.env("MULTUSD_RUNTIME_DIR", self.path("run"));
+        command.env("MULTUSD_RUNTIME_DIR", self.path("run")).env("MULTUSD_STATE_DIR", self.path("state"));
         self.background(name, &mut command);
     }
 
