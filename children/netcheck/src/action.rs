@@ -8,6 +8,8 @@ use multus_child::Interval;
 use multus_contract::api::command::{Client, Request};
 use multus_contract::config::replace_file;
 use multus_contract::dirs::{DirFlags, Dirs};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::process::Command;
 
 use crate::config::ActionConfig;
@@ -50,16 +52,34 @@ async fn run(check: &str, command: &[String], patience: Duration) -> Result<(), 
         .args(arguments)
         .env("MULTUS_CHECK", check)
         .stdin(std::process::Stdio::null())
-        .kill_on_drop(true)
+        .process_group(0)
         .spawn()
         .map_err(|error| format!("{program} cannot be run: {error}"))?;
-    match tokio::time::timeout(patience, running.wait()).await {
+    let mut group = Group(running.id());
+    let ended = tokio::time::timeout(patience, running.wait()).await;
+    if ended.is_ok() {
+        // What it has left in the background is to stay there.
+        group.0 = None;
+    }
+    match ended {
         Ok(Ok(status)) if status.success() => log::info!("{check}: {program} is done"),
         Ok(Ok(status)) => return Err(format!("{program} ended with {status}")),
         Ok(Err(error)) => return Err(format!("{program}: {error}")),
         Err(_) => return Err(format!("{program} took longer than {} and is killed", Interval::from(patience))),
     }
     Ok(())
+}
+
+/// A program and all that it has started: killed together when they take too long, or the check ends.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // The program has not been waited for, so its number is still its own.
+            let _ = killpg(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        }
+    }
 }
 
 async fn reboot(check: &str) -> Result<(), String> {

@@ -173,7 +173,7 @@ impl Default for Action {
 }
 
 /// One check as it is done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckConfig {
     pub(crate) name: &'static str,
     pub(crate) enabled: bool,
@@ -194,7 +194,7 @@ pub(crate) enum Asked {
 }
 
 /// What is done when a check stays down.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ActionConfig {
     pub(crate) per_day: u32,
     /// `None`: a reboot.

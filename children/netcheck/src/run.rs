@@ -1,13 +1,12 @@
 //! Starts the checks, and turns the loop that beats.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use multus_child::{About, Config, Context, Error, Wake};
+use multus_child::{About, Config, Context, Error, Voice, Wake};
 use multus_contract::dirs::{DirFlags, Dirs};
 use multus_net::netlink::{self, Links};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::ProgramConfig;
@@ -22,73 +21,117 @@ pub(crate) fn main<C: Config>(
     let valid = |config: &C| valid(config, Dirs::resolve(&DirFlags::default()).state);
     let check = |config: &C| valid(config).map(drop);
     multus_child::run_with_check(about, check, |config: C, context| {
-        let mut config = valid(&config)?;
-        loop {
-            // One thread for everything; those for blocking calls (resolving names, asking multusd) come and go.
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(BLOCKING_THREADS)
-                .thread_stack_size(BLOCKING_STACK_BYTES)
-                .build()?;
-            let is_to_go_on = runtime.block_on(work(config.clone(), context))?;
-            // With it end all connections: they would show what was.
-            runtime.shutdown_background();
-            if !is_to_go_on {
-                return Ok(());
-            }
-            if let Some(new) = context.reload(|config: C| valid(&config)) {
-                config = new;
-            }
-        }
+        let config = valid(&config)?;
+        // One thread for everything; those for blocking calls (resolving names, asking multusd) come and go.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_stack_size(BLOCKING_STACK_BYTES)
+            .build()?;
+        let done = runtime.block_on(work(config, context, &valid));
+        // A name that is being resolved is not waited for.
+        runtime.shutdown_background();
+        done
     })
 }
 
-/// Checks until it is asked to end (`false`), or to read its configuration again (`true`).
-async fn work(config: ProgramConfig, context: &Context) -> Result<bool, Error> {
-    let clock = Clock::start();
-    let checks: Vec<Watched> =
-        config.checks.into_iter().map(|check| Watched::new(check, config.first_check, context.voice())).collect();
-    let checks = Arc::new(checks);
-    let (sender, links) = watch::channel(netlink::links().unwrap_or_default());
-    let mut tasks = JoinSet::new();
-    tasks.spawn(follow(sender));
-    for check in checks.iter().filter(|check| check.config.enabled) {
-        let file = config.state.join(format!("{}-{}-actions", context.name(), check.config.name));
-        tasks.spawn(check.clone().run(clock, links.clone(), file));
-    }
-    if config.port != 0 {
-        let port = context.port(config.port)?;
-        tasks.spawn(serve(port, Board { checks: Arc::clone(&checks), version: config.version }));
-    }
+/// Checks until it is asked to end. The loop that serves all checks gives the beat: when that stands still, so does the beat.
+async fn work<C: Config>(
+    config: ProgramConfig,
+    context: &Context,
+    valid: &impl Fn(&C) -> Result<ProgramConfig, Error>,
+) -> Result<(), Error> {
+    let mut program = Program::new(context);
+    program.take(config, context, true)?;
     context.ready();
-    turn(context, &checks, &mut tasks).await
-}
-
-/// Beats until there is a reason to end. The loop that serves all checks gives the beat: when that stands still, so does the
-/// beat.
-async fn turn(context: &Context, checks: &[Watched], tasks: &mut JoinSet<()>) -> Result<bool, Error> {
     let mut turns = interval(TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (voice, mut said) = (context.voice(), String::new());
     loop {
-        let status: Vec<String> = checks.iter().filter(|check| check.config.enabled).map(Watched::status).collect();
-        let status = status.join(", ");
-        if status != said {
-            voice.status(&status);
-            said = status;
-        }
+        program.tell();
         tokio::select! {
             _ = turns.tick() => {}
-            Some(ended) = tasks.join_next() => {
-                ended?;
-                return Err("a part of the checks has ended by itself".into());
-            }
+            Some(ended) = program.tasks.join_next() => match ended {
+                // Of a former configuration.
+                Err(error) if error.is_cancelled() => {}
+                ended => {
+                    ended?;
+                    return Err("a part of the checks has ended by itself".into());
+                }
+            },
         }
         context.beat();
         match context.wait(Duration::ZERO) {
             Wake::Elapsed => {}
-            Wake::Reload => return Ok(true),
-            Wake::Stop => return Ok(false),
+            Wake::Reload => {
+                if let Some(new) = context.reload(|config: C| valid(&config)) {
+                    program.take(new, context, false)?;
+                }
+            }
+            Wake::Stop => return Ok(()),
+        }
+    }
+}
+
+/// All that is under way.
+struct Program {
+    clock: Clock,
+    links: watch::Receiver<Links>,
+    tasks: JoinSet<()>,
+    checks: Vec<(Watched, Option<AbortHandle>)>,
+    board: Board,
+    server: Option<AbortHandle>,
+    /// That of the server; 0: there is none.
+    port: u16,
+    voice: Voice,
+    said: String,
+}
+
+impl Program {
+    fn new(context: &Context) -> Self {
+        let (sender, links) = watch::channel(netlink::links().unwrap_or_default());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(sender));
+        let (clock, voice) = (Clock::start(), context.voice());
+        let (checks, board, said) = (Vec::new(), Board::default(), String::new());
+        Self { clock, links, tasks, checks, board, server: None, port: 0, voice, said }
+    }
+
+    /// Works with this configuration from now on. Checks that are the same as before go on with all they know; another one asks
+    /// at once, unless the program has just been started.
+    fn take(&mut self, config: ProgramConfig, context: &Context, is_start: bool) -> Result<(), Error> {
+        let mut former = std::mem::take(&mut self.checks);
+        for check in config.checks {
+            if let Some(same) = former.iter().position(|(known, _)| *known.config == check) {
+                self.checks.push(former.swap_remove(same));
+                continue;
+            }
+            let first = if is_start { config.first_check } else { self.clock.now().mono };
+            let watched = Watched::new(check, first, context.voice());
+            let file = config.state.join(format!("{}-{}-actions", context.name(), watched.config.name));
+            let run = watched.clone().run(self.clock, self.links.clone(), file);
+            let task = watched.config.enabled.then(|| self.tasks.spawn(run));
+            self.checks.push((watched, task));
+        }
+        former.into_iter().filter_map(|(_, task)| task).for_each(|task| task.abort());
+        self.board.show(self.checks.iter().map(|(check, _)| check.clone()).collect(), config.version);
+        if self.port != config.port {
+            self.port = config.port;
+            self.server.take().inspect(AbortHandle::abort);
+            if config.port != 0 {
+                let port = context.port(config.port)?;
+                self.server = Some(self.tasks.spawn(serve(port, self.board.clone())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells in a line how all checks are, if that is new.
+    fn tell(&mut self) {
+        let checks = self.checks.iter().map(|(check, _)| check).filter(|check| check.config.enabled);
+        let status = checks.map(Watched::status).collect::<Vec<_>>().join(", ");
+        if status != self.said {
+            self.voice.status(&status);
+            self.said = status;
         }
     }
 }

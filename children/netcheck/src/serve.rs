@@ -1,6 +1,6 @@
 //! gRPC on a port of this machine: `multus.v1.ChecksService`, and the service of the original multusd.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use multus_net::serve::LARGEST_MESSAGE;
@@ -14,12 +14,15 @@ use crate::logic::health::State;
 use crate::logic::monitor::Target;
 use crate::watch::Watched;
 
-/// What is told.
-#[derive(Clone, Debug)]
-pub(crate) struct Board {
-    pub(crate) checks: Arc<Vec<Watched>>,
+/// What is told, on connections of before as well.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Board(Arc<Mutex<Checks>>);
+
+#[derive(Debug, Default)]
+struct Checks {
+    checks: Vec<Watched>,
     /// Of the configuration.
-    pub(crate) version: String,
+    version: String,
 }
 
 /// Serves for ever.
@@ -34,8 +37,18 @@ pub(crate) async fn serve(port: u16, board: Board) {
 }
 
 impl Board {
-    fn check(&self, name: &str) -> Option<&Watched> {
-        self.checks.iter().find(|check| check.config.name == name)
+    /// From now on.
+    pub(crate) fn show(&self, checks: Vec<Watched>, version: String) {
+        *self.lock() = Checks { checks, version };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Checks> {
+        // One thread, and nothing in there panics half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, name: &str) -> Option<Watched> {
+        self.lock().checks.iter().find(|check| check.config.name == name).cloned()
     }
 
     /// As the original answers. A check that is switched off was never made.
@@ -57,7 +70,7 @@ impl Board {
 #[async_trait]
 impl ChecksService for Board {
     async fn list(&self, _: Request<v1::ListChecksRequest>) -> Result<Response<v1::ListChecksResponse>, Status> {
-        Ok(Response::new(v1::ListChecksResponse { checks: self.checks.iter().map(shown).collect() }))
+        Ok(Response::new(v1::ListChecksResponse { checks: self.lock().checks.iter().map(shown).collect() }))
     }
 }
 
@@ -97,7 +110,7 @@ impl GRpcService for Board {
     ) -> Result<Response<legacy::LanwanovpnCheckVersions>, Status> {
         Ok(Response::new(legacy::LanwanovpnCheckVersions {
             software_version: env!("CARGO_PKG_VERSION").into(),
-            config_version: self.version.clone(),
+            config_version: self.lock().version.clone(),
         }))
     }
 }

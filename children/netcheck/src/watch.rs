@@ -31,6 +31,8 @@ pub(crate) struct Shown {
     pub(crate) monitor: Monitor,
     /// The interface that it depends on, if that is known.
     pub(crate) interface: Option<String>,
+    /// What has become of that one, while it cannot be used.
+    lost: Option<String>,
 }
 
 /// Both clocks.
@@ -42,7 +44,7 @@ impl Clock {
         Self(Instant::now())
     }
 
-    fn now(self) -> Now {
+    pub(crate) fn now(self) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono: self.0.elapsed(), unix }
     }
@@ -50,7 +52,8 @@ impl Clock {
 
 impl Watched {
     pub(crate) fn new(config: CheckConfig, first: Duration, voice: Voice) -> Self {
-        let shown = Shown { monitor: Monitor::new(config.policy, first), interface: config.interface.clone() };
+        let shown =
+            Shown { monitor: Monitor::new(config.policy, first), interface: config.interface.clone(), lost: None };
         Self { config: Arc::new(config), state: Arc::new(Mutex::new(shown)), voice }
     }
 
@@ -65,7 +68,10 @@ impl Watched {
         let mut round: Option<Round> = None;
         let mut actions = JoinSet::new();
         loop {
-            self.look_at_carrier(&mut carrier, &links.borrow_and_update(), clock);
+            if self.look_at_carrier(&mut carrier, &links.borrow_and_update(), clock) {
+                // Its answers are of another time. The next one is due at once: only its end moves that.
+                round = None;
+            }
             if actions.is_empty() && self.shown().monitor.remedy_is_due(clock.now()) {
                 let (action, file) = (self.config.action.clone(), file.clone());
                 let name = self.config.name;
@@ -96,29 +102,39 @@ impl Watched {
 
     fn judge(&self, asked: AskedNow, began: Duration, clock: Clock) {
         let mut shown = self.shown();
-        if asked.interface.is_some() {
-            shown.interface = asked.interface;
+        // Without any way that of before stays: when its carrier is back, there may be one.
+        if self.config.interface.is_none() && asked.interface.is_some() && asked.interface != shown.interface {
+            (shown.interface, shown.lost) = (asked.interface, None);
         }
         let change = shown.monitor.round(asked.answers, began, clock.now());
+        if let Some(lost) = shown.lost.clone().filter(|_| !shown.monitor.is_up()) {
+            shown.monitor.explain(&lost);
+        }
         self.tell(change, &shown);
     }
 
-    fn look_at_carrier(&self, carrier: &mut Carrier, links: &Links, clock: Clock) {
+    /// Whether there is a carrier where there was none, or the other way round.
+    fn look_at_carrier(&self, carrier: &mut Carrier, links: &Links, clock: Clock) -> bool {
         let mut shown = self.shown();
         if shown.interface.is_none() {
-            // A router that is named needs no default route, and this is no error then.
-            shown.interface = netlink::default_router(None).ok().flatten().map(|router| router.interface);
+            shown.interface = default_interface();
         }
-        let Some(interface) = shown.interface.clone() else { return };
-        match carrier.look(links.get(&interface)) {
+        let Some(interface) = shown.interface.clone() else { return false };
+        match carrier.look(&interface, links.get(&interface)) {
             Some(Seen::Lost) => {
                 let why = if links.contains_key(&interface) { "has no carrier" } else { "is gone" };
-                let change = shown.monitor.carrier_lost(&format!("{interface} {why}"), clock.now());
+                let (why, has_others) = (format!("{interface} {why}"), self.config.interface.is_none());
+                let change = shown.monitor.carrier_lost(&why, has_others, clock.now());
+                shown.lost = Some(why);
                 self.tell(change, &shown);
             }
-            Some(Seen::Back) => shown.monitor.carrier_back(clock.now()),
-            None => {}
+            Some(Seen::Back) => {
+                shown.lost = None;
+                shown.monitor.carrier_back(clock.now());
+            }
+            None => return false,
         }
+        true
     }
 
     /// In a word or two: `lan is down`.
@@ -149,6 +165,7 @@ impl Watched {
 /// What an interface was like when it was last looked at.
 #[derive(Debug, Default)]
 struct Carrier {
+    interface: String,
     had: Option<bool>,
 }
 
@@ -160,7 +177,10 @@ enum Seen {
 
 impl Carrier {
     /// An interface that was never there has lost nothing: that is up to the rounds.
-    fn look(&mut self, link: Option<&Link>) -> Option<Seen> {
+    fn look(&mut self, interface: &str, link: Option<&Link>) -> Option<Seen> {
+        if self.interface != interface {
+            *self = Self { interface: interface.to_owned(), had: None };
+        }
         let had = self.had;
         let has = link.is_some_and(|link| link.has_carrier);
         if link.is_some() || had.is_some() {
@@ -182,7 +202,7 @@ struct Round {
 
 struct AskedNow {
     answers: Vec<Answer>,
-    /// That of the router, if there was one.
+    /// By which it was asked, where the routes say that.
     interface: Option<String>,
 }
 
@@ -196,11 +216,13 @@ impl Round {
 async fn ask(config: Arc<CheckConfig>) -> AskedNow {
     let mut asking = JoinSet::new();
     let mut answers = Vec::new();
-    let mut interface = None;
+    let mut interface = if config.interface.is_none() { default_interface() } else { None };
     match router(&config) {
         Ok(None) => {}
         Ok(Some(router)) => {
-            interface = (!router.interface.is_empty()).then(|| router.interface.clone());
+            if !router.interface.is_empty() {
+                interface = Some(router.interface.clone());
+            }
             answers.push(None);
             let patience = config.timeout;
             asking.spawn(async move {
@@ -225,6 +247,11 @@ async fn ask(config: Arc<CheckConfig>) -> AskedNow {
         }
     }
     AskedNow { answers: answers.into_iter().flatten().collect(), interface }
+}
+
+/// Which way the routes say. A router that is named needs no default route, and none is no error then.
+fn default_interface() -> Option<String> {
+    netlink::default_router(None).ok().flatten().map(|router| router.interface)
 }
 
 /// Which router is to be asked, if any is.
@@ -270,8 +297,10 @@ mod tests {
             (None, None),
             (with(true), Some(Seen::Back)),
         ] {
-            assert_eq!(carrier.look(link.as_ref()), expected, "{link:?}");
+            assert_eq!(carrier.look("eth0", link.as_ref()), expected, "{link:?}");
         }
-        assert_eq!(Carrier::default().look(with(false).as_ref()), Some(Seen::Lost), "pulled before the start");
+        assert_eq!(Carrier::default().look("eth0", with(false).as_ref()), Some(Seen::Lost), "pulled before the start");
+        assert_eq!(carrier.look("eth1", with(true).as_ref()), None, "another one has not come back");
+        assert_eq!(carrier.look("eth0", with(false).as_ref()), Some(Seen::Lost));
     }
 }

@@ -1,7 +1,7 @@
 """A peer as the original's programs are: a gRPC client in Python, made from the .proto files.
 
-usage: peer.py FOLDER-OF-GENERATED-CODE all|set FILE... A line in: "PORT SERVICE METHOD"; a line out: the answer as JSON with all fields
-or those that are set, or {"error": code}.
+usage: peer.py FOLDER-OF-GENERATED-CODE all|set FILE... A line in: "PORT SERVICE METHOD [bytes]"; a line out: the answer as JSON with
+all fields or those that are set, {"bytes": hexadecimal} as it came, or {"error": code}.
 """
 import importlib, json, sys
 
@@ -20,7 +20,8 @@ for file in files:
             # Texts of a question are looked at by nobody.
             texts = {field.name: "x" for field in method.input_type.fields if field.type == field.TYPE_STRING}
             request = getattr(messages, method.input_type.name)
-            calls[service.name, method.name] = getattr(stubs, service.name + "Stub"), lambda r=request, t=texts: r(**t)
+            path = "/%s/%s" % (service.full_name, method.name)
+            calls[service.name, method.name] = getattr(stubs, service.name + "Stub"), lambda r=request, t=texts: r(**t), path
 shown_fields = {"preserving_proto_field_name": True}
 if fields == "all":
     old = "including_default_value_fields"
@@ -28,15 +29,19 @@ if fields == "all":
     shown_fields[old if old in MessageToDict.__code__.co_varnames else new] = True
 channels = {}
 for line in sys.stdin:
-    port, service, method = line.split()
+    port, service, method, *how = line.split()
     if port not in channels:
         # It tries again at once: a server that has just been started must not be waited for.
         options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
         channels[port] = grpc.insecure_channel("127.0.0.1:" + port, options)
-    stub, request = calls[service, method]
+    stub, request, path = calls[service, method]
     try:
-        answer = getattr(stub(channels[port]), method)(request(), timeout=10)
-        shown = MessageToDict(answer, **shown_fields)
+        if how:
+            call = channels[port].unary_unary(path, lambda message: message.SerializeToString(), lambda answer: answer)
+            shown = {"bytes": call(request(), timeout=10).hex()}
+        else:
+            answer = getattr(stub(channels[port]), method)(request(), timeout=10)
+            shown = MessageToDict(answer, **shown_fields)
     except grpc.RpcError as error:
         shown = {"error": error.code().name}
     print(json.dumps(shown), flush=True)

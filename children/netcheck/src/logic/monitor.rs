@@ -17,7 +17,7 @@ pub struct Now {
 }
 
 /// How a check behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// From round to round.
     pub interval: Duration,
@@ -56,6 +56,8 @@ pub struct Monitor {
     health: Health,
     remedy: Remedy,
     next: Duration,
+    /// So many rounds more come as soon as in doubt.
+    hurried: u32,
     since: Option<Now>,
     last_check: Option<Duration>,
     last_ok: Option<Duration>,
@@ -73,6 +75,7 @@ impl Monitor {
             health: Health::new(policy.down_after, policy.up_after),
             remedy: Remedy::new(policy.remedy_after),
             next: first,
+            hurried: 0,
             since: None,
             last_check: None,
             last_ok: None,
@@ -95,17 +98,29 @@ impl Monitor {
         self.detail = failures(&answers);
         self.remember(answers);
         let change = self.health.record(is_good);
-        let pause = if self.health.is_in_doubt() { self.policy.recheck } else { self.policy.interval };
+        let is_soon = self.health.is_in_doubt() || self.hurried > 0;
+        self.hurried = self.hurried.saturating_sub(1);
+        let pause = if is_soon { self.policy.recheck } else { self.policy.interval };
         // A round that took longer than the pause is followed by the next one at once.
         self.next = began.saturating_add(pause).max(now.mono);
         self.changed(change, now)
     }
 
-    /// The interface that it depends on has lost its carrier, or is gone.
-    pub fn carrier_lost(&mut self, why: &str, now: Now) -> Option<Change> {
+    /// The interface that it depends on has lost its carrier, or is gone. `has_others`: whoever sets up the network may find
+    /// another way, so it is asked at once, and soon again. The first round keeps its time.
+    pub fn carrier_lost(&mut self, why: &str, has_others: bool, now: Now) -> Option<Change> {
         why.clone_into(&mut self.detail);
+        if has_others && self.rounds > 0 {
+            self.next = self.next.min(now.mono);
+            self.hurried = self.policy.down_after;
+        }
         let change = self.health.lose();
         self.changed(change, now)
+    }
+
+    /// Why it is down, where that is known better than by the answers of the last round.
+    pub fn explain(&mut self, why: &str) {
+        why.clone_into(&mut self.detail);
     }
 
     /// The carrier is back: there is no reason to wait for the next round. The first one keeps its time.
@@ -244,8 +259,8 @@ mod tests {
     fn nothing_is_known_before_the_first_round_except_a_pulled_cable() {
         let mut monitor = Monitor::new(POLICY, Duration::from_secs(60));
         assert_eq!((monitor.state(), monitor.last_check(), monitor.since()), (State::Unknown, None, None));
-        assert_eq!(monitor.carrier_lost("eth0 has no carrier", at(3)), Some(Change::WentDown));
-        assert_eq!(monitor.carrier_lost("eth0 has no carrier", at(4)), None, "told once");
+        assert_eq!(monitor.carrier_lost("eth0 has no carrier", true, at(3)), Some(Change::WentDown));
+        assert_eq!(monitor.carrier_lost("eth0 has no carrier", true, at(4)), None, "told once");
         assert_eq!((monitor.rounds(), monitor.since(), monitor.detail()), (0, Some(at(3)), "eth0 has no carrier"));
         monitor.carrier_back(at(5));
         assert_eq!(monitor.next(), Duration::from_secs(60), "the first round keeps its time");
@@ -255,10 +270,24 @@ mod tests {
     fn a_cable_that_is_back_is_looked_at_at_once() {
         let mut monitor = Monitor::new(POLICY, Duration::ZERO);
         monitor.round(answers(&[true]), Duration::ZERO, at(0));
-        assert_eq!(monitor.carrier_lost("eth0 has no carrier", at(10)), Some(Change::WentDown));
+        assert_eq!(monitor.carrier_lost("eth0 has no carrier", false, at(10)), Some(Change::WentDown));
+        assert_eq!(monitor.next(), Duration::from_secs(60), "there is no other way");
         monitor.carrier_back(at(20));
         assert_eq!(monitor.next(), Duration::from_secs(20));
         assert_eq!(monitor.round(answers(&[true]), at(20).mono, at(20)), Some(Change::CameUp));
+    }
+
+    #[test]
+    fn another_way_is_looked_for_at_once_and_soon_again() {
+        let mut monitor = Monitor::new(POLICY, Duration::ZERO);
+        monitor.round(answers(&[true]), Duration::ZERO, at(0));
+        assert_eq!(monitor.carrier_lost("eth0 has no carrier", true, at(10)), Some(Change::WentDown));
+        for (began, is_good, next) in [(10, false, 15), (15, false, 20), (20, false, 80), (80, true, 140)] {
+            assert_eq!(monitor.next(), Duration::from_secs(began));
+            monitor.round(answers(&[is_good]), at(began).mono, at(began));
+            assert_eq!(monitor.next(), Duration::from_secs(next), "after {began}");
+        }
+        assert!(monitor.is_up());
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 mod dns;
 mod http;
+mod resolve;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use multus_child::Interval;
@@ -11,7 +12,8 @@ use multus_net::{not_through, ping};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
-use crate::target::{Host, Question, Target};
+use crate::target::{Question, Target};
+use resolve::resolve;
 
 /// `Ok(None)`: it answered, but there is no time for it.
 pub(crate) type Result = std::result::Result<Option<Duration>, String>;
@@ -42,21 +44,12 @@ pub(crate) async fn ask(target: &Target, interface: Option<&str>, patience: Dura
     }
 }
 
-/// The resolver of the system may take its time; who asks has a time-out.
-async fn resolve(host: &Host) -> std::result::Result<IpAddr, String> {
-    match host {
-        Host::Address(address) => Ok(*address),
-        Host::Name(name) => {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
-            let mut found = found.map_err(|error| format!("{name} cannot be resolved: {error}"))?;
-            found.next().map(|found| found.ip()).ok_or_else(|| format!("{name} has no address"))
-        }
-    }
-}
-
 async fn connect(address: SocketAddr, interface: Option<&str>) -> std::result::Result<tokio::net::TcpStream, String> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(|error| format!("no socket: {error}"))?;
-    socket.bind_device(interface.map(str::as_bytes)).map_err(|error| not_through(interface, &error))?;
+    if interface.is_some() {
+        // Before Linux 5.7 even to bind to none needs rights.
+        socket.bind_device(interface.map(str::as_bytes)).map_err(|error| not_through(interface, &error))?;
+    }
     socket.connect(address).await.map_err(|error| format!("no connection: {error}"))
 }

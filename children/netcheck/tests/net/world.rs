@@ -121,6 +121,19 @@ impl World {
         self.net.ask("dev", port, service, method)
     }
 
+    /// As [`World::ask`]; the answer as it comes.
+    pub(crate) fn ask_bytes(&self, port: u16, service: &str, method: &str) -> Vec<u8> {
+        let answer = self.net.ask("dev", port, service, &format!("{method} bytes"));
+        let hex = answer["bytes"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()
+    }
+
+    /// Another configuration, and the word that it is there.
+    pub(crate) fn reload(&self, program: &str, config: &str) {
+        std::fs::write(self.path(&format!("{program}.toml")), config).expect("own file");
+        multus_nettest::signal("-HUP", self.pid(program));
+    }
+
     /// A check by the new API.
     pub(crate) fn shown(&self, port: u16, check: &str) -> Value {
         let answer = self.ask(port, "ChecksService", "List");
