@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use multus_contract::api::command::{Client, Request};
 use multus_contract::dirs::Dirs;
 use multus_hardware::sim::{self, Panel};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{Backlog, Shutdown, listen, shutdown};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -31,22 +33,41 @@ struct Device {
     panel: Panel,
     internet: Switch,
     tunnel: Switch,
+    /// Those of the checks, kept for them.
+    _ports: [Switch; 2],
 }
 
-/// A server that can be switched off, on a port that stays its own.
+/// A server that can be switched off, on a port that stays its own: nobody else is given it meanwhile, but a program that asks for
+/// it by its number.
 struct Switch {
     port: u16,
-    server: Option<TcpListener>,
+    server: TcpListener,
 }
 
 impl Switch {
     fn on() -> Self {
-        let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        Self { port: server.local_addr().expect("bound").port(), server: Some(server) }
+        // The kernel takes back a port that it has chosen itself when nobody listens there, but none that was asked for.
+        loop {
+            let port =
+                TcpListener::bind("127.0.0.1:0").and_then(|chosen| chosen.local_addr()).expect("a free port").port();
+            if let Ok(server) = TcpListener::bind(("127.0.0.1", port)) {
+                return Self { port, server };
+            }
+        }
     }
 
-    fn turn(&mut self, on: bool) {
-        self.server = on.then(|| TcpListener::bind(("127.0.0.1", self.port)).expect("its port is free"));
+    fn off() -> Self {
+        let switch = Self::on();
+        switch.turn(false);
+        switch
+    }
+
+    fn turn(&self, on: bool) {
+        if on {
+            listen(&self.server, Backlog::new(128).expect("few")).expect("own socket");
+        } else {
+            shutdown(self.server.as_raw_fd(), Shutdown::Read).expect("own socket");
+        }
     }
 }
 
@@ -61,7 +82,8 @@ impl Device {
         }
         fs::write(dirs.config.join("hardware.toml"), HARDWARE).expect("own file");
         let (internet, tunnel) = (Switch::on(), Switch::on());
-        let (lanwan, openvpn) = (free_port(), free_port());
+        let ports = [Switch::off(), Switch::off()];
+        let [lanwan, openvpn] = [&ports[0], &ports[1]].map(|switch| switch.port);
         let quick = "interval = \"1s\"\nrecheck = \"500ms\"\ntimeout = \"1s\"\ndown_after = 1\n";
         let led =
             led.replace("LANWAN", &format!("127.0.0.1:{lanwan}")).replace("OPENVPN", &format!("127.0.0.1:{openvpn}"));
@@ -95,7 +117,7 @@ impl Device {
         }
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("own file")).stderr(out);
         let daemon = command.spawn().expect("multusd was built");
-        Self { _temp: temp, dirs, daemon, panel, internet, tunnel }
+        Self { _temp: temp, dirs, daemon, panel, internet, tunnel, _ports: ports }
     }
 
     fn light(&self, gpio: u32) -> Option<bool> {
@@ -156,11 +178,6 @@ impl Drop for Device {
     }
 }
 
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    socket.local_addr().expect("bound").port()
-}
-
 /// Where building the workspace puts the programs.
 fn programs() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_multus-status-led")).parent().expect("a folder").to_path_buf()
@@ -168,7 +185,7 @@ fn programs() -> PathBuf {
 
 fn blinks_as_the_original(protocol: &str) {
     let led = "lanwan_check = \"LANWAN\"\nopenvpn_check = \"OPENVPN\"\ninterval = \"1s\"\n";
-    let mut device = Device::new(&format!("{led}protocol = \"{protocol}\"\n[[leds]]\noutput = \"DO8\"\n"));
+    let device = Device::new(&format!("{led}protocol = \"{protocol}\"\n[[leds]]\noutput = \"DO8\"\n"));
     device.until_stays(21, true);
     device.tunnel.turn(false);
     device.until_blinks(21, 2.5..3.9);
@@ -196,7 +213,7 @@ fn a_lamp_is_dark_when_its_child_fails_and_several_show_what_they_are_told_to() 
     let led = "lanwan_check = \"LANWAN\"\nopenvpn_check = \"OPENVPN\"\ninterval = \"1s\"\n\
                [[leds]]\noutput = \"DO8\"\nshows = \"internet\"\n\
                [[leds]]\noutput = \"DO7\"\nshows = \"tunnel\"\ndown = \"on\"\ngood = \"off\"\n";
-    let mut device = Device::new(led);
+    let device = Device::new(led);
     device.tunnel.turn(false);
     device.until("both are lit", || device.light(21) == Some(true) && device.light(20) == Some(true));
     device.tell(&Request::Stop { name: "status-led".into() });
