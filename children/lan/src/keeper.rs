@@ -228,6 +228,17 @@ impl Keeper {
         None
     }
 
+    /// As long as something new cannot be tried yet, what was confirmed before is to be there.
+    async fn keep_meanwhile(&mut self) {
+        let Some(confirmed) = self.journal.confirmed.clone() else { return };
+        let Some(link) = self.link(&confirmed.plan.interface) else { return };
+        if self.ensure(confirmed.backend, &confirmed.plan, link).await.is_none()
+            && let Err(error) = self.translate(&confirmed.plan, link.index).await
+        {
+            self.fail(&error);
+        }
+    }
+
     /// Switches the interface on, so that it can have a carrier.
     fn wait_for_carrier(&mut self, plan: &Plan, link: Link, then: &str) -> Duration {
         if !link.is_up
@@ -237,14 +248,18 @@ impl Keeper {
             return RETRY;
         }
         self.show(State::Waiting, &format!("{} has no carrier; {then}", plan.interface));
-        LATE
+        RETRY
     }
 
     /// Something new: when it can be tried, it is written down first.
     async fn begin(&mut self, plan: Plan, trial: Trial, now: &Now) -> Option<Duration> {
-        let Some(link) = self.link(&plan.interface) else {
+        let link = self.link(&plan.interface);
+        if link.is_none_or(|link| !link.has_carrier) {
+            self.keep_meanwhile().await;
+        }
+        let Some(link) = link else {
             self.show(State::Waiting, &format!("there is no interface {}", plan.interface));
-            return Some(LATE);
+            return Some(RETRY);
         };
         if !trial.within.is_zero() && !link.has_carrier {
             return Some(self.wait_for_carrier(&plan, link, "the change is tried when it has"));
@@ -302,26 +317,27 @@ impl Keeper {
         if self.applied != Some(link.index) {
             return self.try_out(backend, &plan, link, left).await;
         }
-        if trial.within.is_zero() {
+        let translated = self.translate(&plan, link.index).await;
+        if trial.within.is_zero() && translated.is_ok() {
             return self.confirm("nobody: confirm_within is 0s").err().map(|error| {
                 self.fail(&error);
                 RETRY
             });
         }
         let mut detail = "somebody must confirm: multus-lan --confirm".to_owned();
-        if trial.gateway_confirms {
-            let in_place = match self.translate(&plan, link.index).await {
-                Ok(()) => self.in_place(backend, &plan, link).await,
-                Err(reason) => Err(reason),
-            };
-            match in_place {
-                Ok(routers) if self.asking.is_none() => self.asking = Some(Box::pin(ask(routers, plan.dhcp))),
-                Ok(_) => {}
-                Err(reason) => self.unanswered = reason,
-            }
-            if !self.unanswered.is_empty() {
-                detail = format!("{}; or {detail}", self.unanswered);
-            }
+        let in_place = match translated {
+            Ok(()) if trial.gateway_confirms => self.in_place(backend, &plan, link).await.map(Some),
+            Ok(()) => Ok(None),
+            Err(reason) => Err(reason),
+        };
+        match in_place {
+            Ok(Some(routers)) if self.asking.is_none() => self.asking = Some(Box::pin(ask(routers, plan.dhcp))),
+            Ok(_) => {}
+            // Whatever is asked now was asked before that.
+            Err(reason) => (self.asking, self.unanswered) = (None, reason),
+        }
+        if !self.unanswered.is_empty() {
+            detail = format!("{}; or {detail}", self.unanswered);
         }
         self.show(State::Pending, &detail);
         Some(left.min(SOON))

@@ -40,6 +40,11 @@ struct Bound {
 }
 
 impl Bound {
+    /// Its end has come, and the client has not told it yet.
+    fn is_over(&self, now: Instant) -> bool {
+        self.left_s(now) == Some(0)
+    }
+
     /// Seconds until it is over; `None`: not told.
     fn left_s(&self, now: Instant) -> Option<u32> {
         let passed_s = u32::try_from(now.duration_since(self.at).as_secs()).unwrap_or(u32::MAX);
@@ -95,7 +100,8 @@ impl Rtnetlink {
 
     /// What the kernel does not have any more of what was set, for people; `None`: it has everything.
     pub(super) fn missing(&self, plan: &Plan, index: u32) -> Result<Option<String>, String> {
-        let leased = self.bound.as_ref().filter(|_| plan.dhcp).map(|bound| &bound.lease);
+        let bound = self.bound.as_ref().filter(|bound| plan.dhcp && !bound.is_over(Instant::now()));
+        let leased = bound.map(|bound| &bound.lease);
         let there = found(index)?;
         let mut wanted = plan.addresses.iter().copied().chain(leased.map(|lease| lease.cidr));
         if let Some(missing) = wanted.find(|wanted| !there.iter().any(|found| cidr(found) == *wanted)) {
@@ -183,8 +189,9 @@ impl Rtnetlink {
 
     /// What the lease says, if there is one.
     fn set_lease(&self, plan: &Plan, index: u32) -> Result<(), String> {
-        let Some(bound) = &self.bound else { return Ok(()) };
-        let (lease, left_s) = (&bound.lease, bound.left_s(Instant::now()));
+        let now = Instant::now();
+        let Some(bound) = self.bound.as_ref().filter(|bound| !bound.is_over(now)) else { return Ok(()) };
+        let (lease, left_s) = (&bound.lease, bound.left_s(now));
         put(index, lease.cidr, left_s)?;
         tidy(index, true, &[lease.cidr])?;
         put(index, lease.cidr, left_s)?;
