@@ -128,6 +128,8 @@ const FIRST_CLIENT: usize = 3;
 const IDLE: Duration = Duration::from_millis(500);
 /// How often children are listened to, at most.
 const LISTEN_EVERY: Duration = Duration::from_millis(100);
+/// From try to try of a configuration that could not be applied.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// A full ring is tried again after this long.
 const RING_PAUSE: Duration = Duration::from_millis(1);
 /// Events that are sent to one client in one turn.
@@ -212,6 +214,8 @@ struct Control {
     texts: rtrb::Consumer<adapters::Text>,
     ear: Ear,
     listened_at: MonoNs,
+    /// When children that were refused are tried again.
+    retry_at: MonoNs,
     pending: BTreeMap<u64, (u64, String)>,
     commands: BTreeMap<u64, Pending>,
     next_id: u64,
@@ -275,6 +279,7 @@ pub fn run(parts: Parts) -> io::Result<()> {
         next_client: FIRST_CLIENT,
         ear: Ear::default(),
         listened_at: MonoNs(0),
+        retry_at: MonoNs(0),
         pending: BTreeMap::new(),
         commands: BTreeMap::new(),
         next_id: 1,
@@ -330,6 +335,10 @@ impl Control {
         self.read_temperature(now);
         self.read_requests(now);
         self.listen(now);
+        if now >= self.retry_at && !self.ending {
+            self.retry_at = now.after(RETRY_EVERY);
+            self.roster.retry_refused(&mut self.rings);
+        }
         self.oversee(now);
         self.reboot_if_due(now);
         let tokens: Vec<usize> = self.clients.keys().copied().collect();
@@ -709,6 +718,7 @@ impl Control {
             return Answer::refused("the status page is damaged; restart multusd");
         };
         let mut notes = self.notes.clone();
+        notes.extend(self.roster.notes());
         notes.extend(self.operator.notes());
         notes.extend(self.oversight.notes());
         notes.extend(self.reboot_at.as_ref().map(|(at, _)| {

@@ -69,6 +69,8 @@ pub(super) struct Roster {
     leaving: BTreeMap<usize, String>,
     /// A name came back before its old process was gone: the configuration is applied again then.
     deferred: bool,
+    /// Children whose configuration could not be applied, and why.
+    refused: Vec<(ChildConfig, String)>,
     /// Control ports that are open. One that passes from one instance to another stays open meanwhile.
     ports: BTreeMap<u16, TcpListener>,
 }
@@ -84,6 +86,7 @@ impl Roster {
             free: (0..slots).collect(),
             leaving: BTreeMap::new(),
             deferred: false,
+            refused: Vec::new(),
             ports: BTreeMap::new(),
         }
     }
@@ -190,6 +193,7 @@ impl Roster {
             }
         }
         self.tell_lines(before.hardware.as_ref(), out);
+        self.refused.clear();
         for child in &children {
             let old = before.children.iter().find(|c| c.name == child.name);
             if let Err(reason) = self.tell(child, out) {
@@ -198,6 +202,7 @@ impl Roster {
                 report.broken.push(child.name.clone());
                 self.config.children.retain(|c| c.name != child.name);
                 self.config.children.extend(old.cloned());
+                self.refused.push((child.clone(), reason));
             } else if old.is_none() {
                 report.added.push(child.name.clone());
             } else if old != Some(child) {
@@ -210,6 +215,25 @@ impl Roster {
         }
         let used: BTreeSet<u16> = self.instances.values().filter_map(Instance::port).collect();
         self.ports.retain(|port, _| used.contains(port));
+    }
+
+    /// Tries again what could not be applied: a port that was in use may be free by now.
+    pub(super) fn retry_refused(&mut self, out: &mut impl Outlet) {
+        for (child, _) in std::mem::take(&mut self.refused) {
+            match self.tell(&child, out) {
+                Ok(()) => {
+                    log::info!("{}: its configuration is applied now", child.name);
+                    self.config.children.retain(|known| known.name != child.name);
+                    self.config.children.push(child);
+                }
+                Err(reason) => self.refused.push((child, reason)),
+            }
+        }
+    }
+
+    /// What everybody should know who looks at the status.
+    pub(super) fn notes(&self) -> impl Iterator<Item = String> + '_ {
+        self.refused.iter().map(|(child, reason)| format!("{} is not as configured: {reason}; tried again", child.name))
     }
 
     /// Takes out the instances that are no longer configured. Their slots, which are to be removed.
