@@ -308,7 +308,13 @@ pub fn run(parts: Parts) -> io::Result<()> {
                 LISTENER => control.accept(),
                 SIGNALS => signals.pending().for_each(|signal| control.signal(signal)),
                 WAKE => control.wake.drain(),
-                Token(client) => control.serve(client),
+                Token(client) => {
+                    control.serve(client);
+                    // Who only followed and is gone would be noticed with the next event, which may never come.
+                    if event.is_write_closed() && control.clients.get(&client).is_some_and(|c| c.events.is_some()) {
+                        control.close(client);
+                    }
+                }
             }
         }
         control.turn();

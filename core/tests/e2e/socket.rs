@@ -171,6 +171,17 @@ fn a_follower_sees_every_event_without_a_gap() {
     }
 }
 
+#[test]
+fn followers_that_are_gone_take_no_place_although_nothing_happens() {
+    let world = pump();
+    // As many as there are places, and some more.
+    for _ in 0..80 {
+        let mut client = world.wait("a place", |world| world.client().ok());
+        client.request(&Request::Events { since: None, follow: true }).expect("it is let in");
+    }
+    assert_well(&world);
+}
+
 /// Asks for the shared pages.
 fn pages(world: &World) -> Vec<OwnedFd> {
     let mut stream = connect(world);
