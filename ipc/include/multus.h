@@ -55,6 +55,9 @@ extern "C" {
 #define MULTUS_ENV_IO_IMAGE_FD "MULTUS_IO_IMAGE_FD"
 #define MULTUS_ENV_IO_REQUEST_FD "MULTUS_IO_REQUEST_FD"
 
+/* Environment variable with the name of the child, whose outputs may be asked for. Read by multus_io_open(), set by multusd. */
+#define MULTUS_ENV_NAME "MULTUS_NAME"
+
 /* The heartbeat of this process. */
 typedef struct multus multus_t;
 
@@ -164,7 +167,7 @@ typedef struct multus_reading {
     uint64_t good_ns;    /* when it was read or written without an error, CLOCK_MONOTONIC; 0: never */
     uint64_t changes;    /* how often the value changed */
     int is_good;         /* 1: the value is that of the plant now */
-    int is_forced;       /* 1: the output has its safe value because multusd wants it */
+    int is_forced;       /* 1: the output is held: safe, by multusd, or by a person */
 } multus_reading_t;
 
 /*

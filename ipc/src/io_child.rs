@@ -97,7 +97,7 @@ pub struct Reading {
     pub raw: u64,
     /// Whether the value is that of the plant: read or written without an error, by a multus-io that scans.
     pub is_good: bool,
-    /// Whether the output has its safe value because multusd wants it.
+    /// Whether the output is held: safe, by multusd, or at any value by a person.
     pub is_forced: bool,
     /// When the value changed; zero: never.
     pub changed: MonoNs,

@@ -115,7 +115,8 @@ fn help<C: Config>(about: &About, own: &[Command<C>]) -> String {
          \u{20} -V, --version              print the version, and end\n\
          \n\
          Environment: MULTUS_CONFIG (configuration file; missing means defaults), MULTUS_NAME, MULTUS_INSTANCE,\n\
-         MULTUS_LOG_LEVEL (off, error, warn, info, debug, trace), MULTUS_HEARTBEAT_FD (set by multusd).\n\
+         MULTUS_LOG_LEVEL (off, error, warn, info, debug, trace), MULTUS_HEARTBEAT_FD (set by multusd),\n\
+         MULTUSD_CONFIG_DIR, MULTUSD_RUNTIME_DIR, MULTUSD_LOG_DIR, MULTUSD_STATE_DIR (as those of multusd).\n\
          Signals: SIGTERM and SIGINT end in good order; SIGHUP reads the configuration again (in a terminal: ends).\n\
          \n\
          Keys of the configuration file (TOML) with their defaults:\n\

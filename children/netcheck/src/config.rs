@@ -55,7 +55,7 @@ pub struct Check {
     /// The interface that it depends on and sends through, such as "eth0" or "tun0"; empty: that of the default route for
     /// the carrier, and any way for what is sent.
     pub interface: String,
-    /// Who is asked, empty for the world: 1.1.1.1, 8.8.8.8 and 9.9.9.9, public name servers. Up to 32 of these: "1.1.1.1" or "icmp://host" (a ping), "tcp://host:port" (a connection), "dns://server/name" (a
+    /// Who is asked; empty: of [lan] the router alone, of [wan] 1.1.1.1, 8.8.8.8 and 9.9.9.9, public name servers. Up to 32 of these: "1.1.1.1" or "icmp://host" (a ping), "tcp://host:port" (a connection), "dns://server/name" (a
     /// name server), "http://host[:port][/path]" (a page, without TLS).
     pub hosts: Vec<String>,
     /// How many of them must answer.

@@ -14,13 +14,14 @@ multusd keeps processes alive and their outputs safe.
 
 Usage: multusd [OPTIONS]
 
-      --safe-state         set every output of hardware.toml to its safe value and end; needs no running multusd, and is what
-                           a service manager runs when multusd has died (ExecStopPost)
+      --safe-state         set every output of hardware.toml (with an error in it: of the last one without) to its safe value
+                           and end; needs no running multusd, and is what a service manager runs when multusd has died
+                           (ExecStopPost)
       --check              check the configuration, report everything that is wrong, exit 1 if anything is
       --config-dir DIR     configuration [MULTUSD_CONFIG_DIR, /etc/multusd]
       --runtime-dir DIR    control socket, lock [MULTUSD_RUNTIME_DIR, /run/multusd]
       --log-dir DIR        logs [MULTUSD_LOG_DIR, /var/log/multusd]
-      --state-dir DIR      events, reports of faults [MULTUSD_STATE_DIR, /var/lib/multusd]
+      --state-dir DIR      events, reports of faults, the lines in force [MULTUSD_STATE_DIR, /var/lib/multusd]
   -v, --verbose            log to standard error as well
   -h, --help               this text
   -V, --version            version

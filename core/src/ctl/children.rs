@@ -93,7 +93,7 @@ fn summary(report: &ReloadReport) -> String {
         list("added", &report.added),
         list("changed", &report.changed),
         list("removed", &report.removed),
-        list("kept as before, because of errors in the file", &report.broken),
+        list("could not be applied, and as before", &report.broken),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     if parts.is_empty() { "read again, nothing changed".to_owned() } else { parts.join("; ") }

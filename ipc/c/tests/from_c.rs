@@ -218,6 +218,7 @@ fn the_numbers_of_the_header_are_those_of_the_crate() {
     assert_eq!(value("MULTUS_ENV_FD"), format!("\"{}\"", multus_ipc::child::ENV_FD));
     assert_eq!(value("MULTUS_ENV_IO_IMAGE_FD"), format!("\"{}\"", multus_ipc::io_child::ENV_IMAGE_FD));
     assert_eq!(value("MULTUS_ENV_IO_REQUEST_FD"), format!("\"{}\"", multus_ipc::io_child::ENV_REQUEST_FD));
+    assert_eq!(value("MULTUS_ENV_NAME"), format!("\"{}\"", multus_ipc::io_child::ENV_NAME));
     let name_bytes = multus_ipc::text::Text::<4>::EMPTY.words().len() * 8;
     assert_eq!(value("MULTUS_LANE_NAME_BYTES"), name_bytes.to_string());
     assert!(read("man/multus.3").lines().next().unwrap().contains(&format!("multusd {}", env!("CARGO_PKG_VERSION"))));

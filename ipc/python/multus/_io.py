@@ -53,7 +53,7 @@ class IoError(Exception):
 
 
 class NotSet(Exception):
-    """An output was not asked for a value: this process does not own it, or the value is out of its range."""
+    """An output does not get a value: it is out of its range, or this process does not own the output."""
 
 
 class Reading(NamedTuple):
@@ -65,7 +65,7 @@ class Reading(NamedTuple):
     raw: int
     #: Whether the value is that of the plant now: read or written without an error, by a multus-io that scans.
     is_good: bool
-    #: Whether the output has its safe value because multusd wants it.
+    #: Whether the output is held: safe, by multusd, or at any value by a person.
     is_forced: bool
     #: When the value changed, seconds as time.monotonic() has them; 0: never.
     changed: float

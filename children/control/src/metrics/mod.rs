@@ -219,7 +219,7 @@ fn own(text: &mut Text, inputs: &Inputs<'_>) {
         };
         one("up", Kind::Gauge, "Whether the last try went well.", u64::from(traffic.up));
         one("sent", Kind::Counter, "Messages that arrived.", traffic.sent);
-        one("lost", Kind::Counter, "Messages given up, or without room.", traffic.lost);
+        one("lost", Kind::Counter, "Messages given up or without room, and events that were missed.", traffic.lost);
         one("failures", Kind::Counter, "Tries that failed.", traffic.failures);
         one("queue", Kind::Gauge, "Messages that wait.", traffic.queued);
     }

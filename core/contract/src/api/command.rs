@@ -122,7 +122,7 @@ pub struct ReloadReport {
     pub changed: Vec<String>,
     /// Children that are gone.
     pub removed: Vec<String>,
-    /// Children whose file has an error; they run on as they were.
+    /// Children that could not be applied: an error in the file, a port in use. They are as they were, if they were.
     pub broken: Vec<String>,
     /// Every finding, one line each.
     pub diagnostics: Vec<String>,

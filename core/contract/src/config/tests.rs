@@ -57,7 +57,7 @@ fn the_commented_examples_are_good() {
     assert_eq!(findings, []);
     let child = child.expect("no errors, so there is a child");
     assert_eq!(child.heartbeat.deadline, Duration::from_millis(200));
-    assert_eq!(child.safe_state.outputs["AO1"], OutputValue(4.0));
+    assert_eq!(child.safe_state.outputs["DO2"], OutputValue(1.0));
     assert_eq!(child.umask, Some(0o027));
     assert_eq!(child.restart, RestartConfig::default());
 
