@@ -90,7 +90,8 @@ pub(crate) fn run(config: Config, context: &Context) -> Result<(), Error> {
 /// Beats until there is a reason to end. The loop that serves all connections gives the beat: when that stands still, so
 /// does the beat.
 async fn turn(context: &Context, tasks: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
-    let mut turns = interval(TURN);
+    let deadline = context.deadline().unwrap_or(LONGEST_TURN);
+    let mut turns = interval((deadline / BEATS).clamp(SHORTEST_TURN, LONGEST_TURN));
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -109,8 +110,12 @@ async fn turn(context: &Context, tasks: &mut JoinSet<Result<(), Error>>) -> Resu
     }
 }
 
-/// From beat to beat; the shortest deadline that makes sense is some times longer.
-const TURN: Duration = Duration::from_millis(50);
+/// Beats in a deadline.
+const BEATS: u32 = 20;
+/// From beat to beat at least: what is more often costs more than it tells.
+const SHORTEST_TURN: Duration = Duration::from_millis(50);
+/// At most: an order to end is seen with the next one.
+const LONGEST_TURN: Duration = Duration::from_millis(250);
 /// Threads for calls that block: the daemon, the disk.
 const BLOCKING_THREADS: usize = 16;
 /// Connections have this long to end.
