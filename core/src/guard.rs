@@ -170,10 +170,12 @@ pub fn apply(dirs: &Dirs) -> Result<String, String> {
     }
     let found: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
     let found = found.join("\n");
-    let (config, whose) = match (loaded.config, hardware::kept(&dirs.state)) {
-        (Some(config), _) => (config, String::new()),
-        (None, Some(kept)) => (kept, format!(", those of the last {} without an error: {found}", path.display())),
-        (None, None) => return Err(format!("no output was set: {found}")),
+    let (config, whose) = match loaded.config {
+        Some(config) => (config, String::new()),
+        None => {
+            let kept = hardware::kept(&dirs.state).ok_or_else(|| format!("no output was set: {found}"))?;
+            (kept, format!(", those of the last {} without an error: {found}", path.display()))
+        }
     };
     let (state, failed) = multus_hardware::safe::apply(&config, dirs, APPLY_PATIENCE);
     let outputs = config.lines.iter().filter(|line| line.kind.is_output()).count();

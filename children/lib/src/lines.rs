@@ -213,23 +213,11 @@ const LOOK: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
-    use std::sync::atomic::Ordering;
-
     use multus_ipc::io::{self, Live, Writer};
-    use multus_ipc::map::{self, Mapping};
     use multus_ipc::text::{Name, Text};
+    use multus_nettest::lines::page;
 
     use super::*;
-
-    fn page(words: usize, header: [u64; 3]) -> (Mapping, Mapping) {
-        let fd = map::memfd(c"test", words).expect("memory");
-        let page = Mapping::writable(fd.as_fd()).expect("own memory");
-        for (word, value) in page.words().iter().zip(header) {
-            word.store(value, Ordering::Relaxed);
-        }
-        (page, Mapping::writable(fd.as_fd()).expect("own memory"))
-    }
 
     fn line(name: &str, kind: LineKind, owner: &str) -> Definition {
         let (name, owner) = (Text::new(name), Name::new(owner));

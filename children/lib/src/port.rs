@@ -4,6 +4,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use crate::Error;
+
 /// A port on which connections are taken.
 #[derive(Debug)]
 pub struct Port {
@@ -39,21 +41,34 @@ impl Port {
         }
     }
 
+    /// Hands over to the port of the next configuration, which may be due. `false`: that is taken, which is told, and the own one is
+    /// open again.
+    ///
+    /// # Errors
+    /// The own one cannot be opened again.
+    pub fn hand_over(own: &mut Option<Self>, next: &mut Option<Self>) -> Result<bool, Error> {
+        let Some(next) = next.as_mut().filter(|next| next.is_due()) else { return Ok(true) };
+        own.iter_mut().for_each(Self::close);
+        let Err(error) = next.open_now() else { return Ok(true) };
+        log::error!("cannot listen on {}: {error}; going on with the previous configuration", next.address);
+        if let Some(own) = own {
+            own.open_now().map_err(|error| format!("cannot listen on {}: {error}", own.address))?;
+        }
+        Ok(false)
+    }
+
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Whether it is to be opened when the one before it is closed.
-    pub fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         self.listener.is_none()
     }
 
     /// Opens it, if it is not open.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_now(&mut self) -> io::Result<()> {
+    fn open_now(&mut self) -> io::Result<()> {
         if self.listener.is_none() {
             let listener = TcpListener::bind(self.address)?;
             listener.set_nonblocking(true)?;
@@ -63,7 +78,7 @@ impl Port {
     }
 
     /// Closes it, as far as nobody else holds it.
-    pub fn close(&mut self) {
+    fn close(&mut self) {
         self.listener = None;
     }
 
@@ -111,5 +126,23 @@ mod tests {
         new.open_now().expect("free");
         assert!(!new.is_due() && old.open_now().is_err());
         std::net::TcpStream::connect(here(number)).expect("open");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_meanwhile_leaves_the_old_one_open() {
+        let number = |listener: &TcpListener| listener.local_addr().expect("bound").port();
+        let first = Port::open(here(0)).expect("a free port");
+        let own = number(&first.listener().expect("open"));
+        let mut old = Some(Port { address: here(own), ..first });
+        assert!(Port::hand_over(&mut old, &mut None).expect("nothing is due"));
+        // Due, and taken by somebody else than the one before.
+        let taken = TcpListener::bind(here(0)).expect("a free port");
+        let address = here(number(&taken));
+        let mut next = Some(Port { address, listener: None });
+        assert!(!Port::hand_over(&mut old, &mut next).expect("the old one is open again"));
+        std::net::TcpStream::connect(here(own)).expect("open");
+        drop(taken);
+        assert!(Port::hand_over(&mut old, &mut next).expect("free"));
+        assert!(next.is_some_and(|next| !next.is_due()) && old.is_some_and(|old| old.is_due()));
     }
 }

@@ -196,14 +196,12 @@ impl Plant for Image {
 /// A process image whose outputs move when a test moves them.
 #[cfg(test)]
 pub(crate) mod bench {
-    use std::os::fd::AsFd as _;
-    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use multus_ipc::MonoNs;
-    use multus_ipc::io::{self, BAD, Definition, LineKind, Live, RequestReader, Writer};
-    use multus_ipc::map::{self, Mapping};
-    use multus_ipc::text::{Name, Text};
+    use multus_ipc::io::{self, BAD, Definition, Live, RequestReader, Writer};
+    use multus_ipc::map::Mapping;
+    use multus_nettest::lines::{self, page};
 
     use super::*;
     use crate::config::Config;
@@ -216,20 +214,9 @@ pub(crate) mod bench {
         io: Io,
     }
 
-    fn page(words: usize, header: [u64; 3]) -> (Mapping, Mapping) {
-        let fd = map::memfd(c"test", words).expect("memory");
-        let page = Mapping::writable(fd.as_fd()).expect("own memory");
-        for (word, value) in page.words().iter().zip(header) {
-            word.store(value, Ordering::Relaxed);
-        }
-        (page, Mapping::writable(fd.as_fd()).expect("own memory"))
-    }
-
     /// An output of `modbus`.
     pub(crate) fn output(name: &str) -> Definition {
-        let (name, owner) = (Text::new(name), Name::new("modbus"));
-        let kind = LineKind::DigitalOutput;
-        Definition { name, unit: Text::EMPTY, owner, kind, safe: 0.0, lowest: 0.0, highest: 1.0 }
+        lines::output(name, "modbus")
     }
 
     impl Bench {

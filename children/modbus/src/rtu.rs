@@ -258,9 +258,12 @@ mod tests {
             let bench = Bench::new();
             let mut bus = station(&bench, echo);
             bus.write_all(&write).await.expect("open");
-            while bench.asked(0).is_none() {
-                sleep(Duration::from_millis(1)).await;
-            }
+            let asked = async {
+                while bench.asked(0).is_none() {
+                    sleep(Duration::from_millis(1)).await
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(1), asked).await.expect("it obeys at once");
             bench.carry_out(0);
             assert_eq!(heard(&mut bus).await, write);
             bus.write_all(&write).await.expect("open");

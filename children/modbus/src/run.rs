@@ -68,14 +68,7 @@ impl Ready {
 
     /// The next configuration, or, when its port turns out to be taken, this one.
     fn followed_by(mut self, mut next: Self) -> Result<Self, Error> {
-        let Some(port) = next.port.as_mut().filter(|port| port.is_due()) else { return Ok(next) };
-        self.port.iter_mut().for_each(Port::close);
-        let Err(error) = port.open_now() else { return Ok(next) };
-        log::error!("cannot listen on {}: {error}; going on with the previous configuration", port.address());
-        if let Some(own) = &mut self.port {
-            own.open_now().map_err(|error| format!("cannot listen on {}: {error}", own.address()))?;
-        }
-        Ok(self)
+        Ok(if Port::hand_over(&mut self.port, &mut next.port)? { next } else { self })
     }
 }
 

@@ -1,13 +1,14 @@
 //! A connection of a gRPC server, whatever carries it.
 
+use std::any::Any;
 use std::fmt;
+use std::future::{Future, pending};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::Connected;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -17,27 +18,42 @@ pub trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Carrier for T {}
 
-/// A connection with what is known of its other end. Counts as one of the possible number for as long as it is there.
+/// A connection with what is known of its other end.
 pub struct Connection<Peer> {
     carrier: Box<dyn Carrier>,
     peer: Peer,
     longest_silence: Duration,
     /// When its silence has lasted too long.
     silent: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
+    end: End,
+    /// The place that it has among others.
+    _place: Box<dyn Any + Send>,
+}
+
+/// What else ends a connection.
+enum End {
+    Awaited(Pin<Box<dyn Future<Output = io::ErrorKind> + Send>>),
+    Over(io::ErrorKind),
 }
 
 impl<Peer> Connection<Peer> {
     /// A connection that breaks when nothing comes for `longest_silence`; a peer that lives answers pings, so that should be longer
-    /// than two of them. Made inside of a runtime.
+    /// than two of them. `place`, such as a permit, is given back when the connection is gone. Made inside of a runtime.
     pub fn new(
         carrier: impl Carrier + 'static,
         peer: Peer,
         longest_silence: Duration,
-        permit: OwnedSemaphorePermit,
+        place: impl Send + 'static,
     ) -> Self {
         let silent = Box::pin(sleep(longest_silence));
-        Self { carrier: Box::new(carrier), peer, longest_silence, silent, _permit: permit }
+        let end = End::Awaited(Box::pin(pending()));
+        Self { carrier: Box::new(carrier), peer, longest_silence, silent, end, _place: Box::new(place) }
+    }
+
+    /// It breaks as well when this is over, with what it says.
+    #[must_use]
+    pub fn until(self, end: impl Future<Output = io::ErrorKind> + Send + 'static) -> Self {
+        Self { end: End::Awaited(Box::pin(end)), ..self }
     }
 }
 
@@ -61,6 +77,14 @@ impl<Peer: Unpin> AsyncRead for Connection<Peer> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let End::Awaited(end) = &mut self.end
+            && let Poll::Ready(kind) = end.as_mut().poll(context)
+        {
+            self.end = End::Over(kind);
+        }
+        if let End::Over(kind) = self.end {
+            return Poll::Ready(Err(kind.into()));
+        }
         let read = Pin::new(&mut self.carrier).poll_read(context, buffer);
         if read.is_ready() {
             let end = Instant::now() + self.longest_silence;
@@ -121,5 +145,21 @@ mod tests {
         assert_eq!((connection.connect_info(), places.available_permits()), ("somebody", 0));
         drop(connection);
         assert_eq!(places.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_breaks_at_its_end_although_there_is_something_to_read() {
+        let (mut peer, carrier) = duplex(64);
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let mut connection = Connection::new(carrier, (), Duration::from_secs(60), ()).until(async {
+            ended.await.unwrap();
+            io::ErrorKind::ConnectionAborted
+        });
+        peer.write_all(b"xyz").await.unwrap();
+        assert_eq!(connection.read_u8().await.unwrap(), b'x');
+        end.send(()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(connection.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! For tests of the network children: network namespaces of their own, programs that run in them, and a gRPC client made from
+//! For tests of children: [pages](lines) of inputs and outputs, network namespaces of their own, programs that run in them, and a gRPC client made from
 //! the `.proto` files. Everything ends with the test. A machine that cannot do it says why, and the test is skipped.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod lines;
 mod peer;
 
 use std::cell::RefCell;

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use multus_net::connection::{Carrier, Connection, common_name};
 use nix::unistd::{Gid, Uid, User, chown, getgrouplist};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::seats::{Seated, Seats, Standing};
+use super::seats::{Seat, Seats, Standing};
 use crate::certificates::Certificates;
 use crate::run::Stop;
 use crate::service::Caller;
@@ -111,8 +111,6 @@ async fn accept<F: Future<Output = io::Result<Accepted>>>(
     next: impl Fn() -> F,
 ) {
     let seats = Seats::new(most);
-    // Those who are pushed out are still there for a moment.
-    let room = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
     let mut told_full = false;
     loop {
         let accepted = tokio::select! {
@@ -128,7 +126,7 @@ async fn accept<F: Future<Output = io::Result<Accepted>>>(
                 continue;
             }
         };
-        let (Some(seat), Ok(permit)) = (seats.take(Instant::now()), Arc::clone(&room).try_acquire_owned()) else {
+        let Some((seat, must_leave)) = seats.take(Instant::now()) else {
             if !std::mem::replace(&mut told_full, true) {
                 log::warn!("grpc: {most} connections on {place} are open; more are hung up on");
             }
@@ -139,39 +137,56 @@ async fn accept<F: Future<Output = io::Result<Accepted>>>(
         let (plain, peer): (Box<dyn Carrier>, Peer) = match (tls, accepted) {
             (Some(certificates), Accepted::Tcp(stream, from)) => {
                 // Apart, and not for ever: a client may take its time or say nothing at all.
-                let handshake = secured(certificates.acceptor(), Seated::new(stream, seat), from);
+                let handshake = secured(certificates.acceptor(), stream, from);
                 let sender = sender.clone();
                 tokio::spawn(async move {
-                    if let Some((stream, name)) = handshake.await {
+                    let mut must_leave = must_leave;
+                    let secured = tokio::select! {
+                        secured = handshake => secured,
+                        _ = &mut must_leave => None,
+                    };
+                    if let Some((stream, name)) = secured {
                         let peer = Peer::Remote(from, name, standing);
                         // Nobody takes it when the program ends.
-                        let _ = sender.send(Ok(Connection::new(stream, peer, LONGEST_SILENCE, permit))).await;
+                        let _ = sender.send(Ok(seated(stream, peer, seat, must_leave))).await;
                     }
                 });
                 continue;
             }
-            (_, Accepted::Tcp(stream, from)) => {
-                (Box::new(Seated::new(stream, seat)), Peer::Remote(from, None, standing))
-            }
+            (_, Accepted::Tcp(stream, from)) => (Box::new(stream), Peer::Remote(from, None, standing)),
             (_, Accepted::Unix(stream, caller)) => {
                 if caller.is_some() {
                     standing.known();
                 }
-                (Box::new(Seated::new(stream, seat)), Peer::Local(caller))
+                (Box::new(stream), Peer::Local(caller))
             }
         };
-        if sender.send(Ok(Connection::new(plain, peer, LONGEST_SILENCE, permit))).await.is_err() {
+        if sender.send(Ok(seated(plain, peer, seat, must_leave))).await.is_err() {
             return;
         }
     }
 }
 
+/// A connection for as long as it has its seat.
+fn seated(
+    carrier: impl Carrier + 'static,
+    peer: Peer,
+    seat: Seat,
+    must_leave: oneshot::Receiver<()>,
+) -> Connection<Peer> {
+    Connection::new(carrier, peer, LONGEST_SILENCE, seat).until(async {
+        // The other end lives as long as the seat.
+        let _ = must_leave.await;
+        io::ErrorKind::ConnectionAborted
+    })
+}
+
 /// TLS on a connection, and the name that the client shows; `None`: it came to nothing.
 async fn secured(
     acceptor: TlsAcceptor,
-    stream: Seated<TcpStream>,
+    stream: TcpStream,
     from: SocketAddr,
-) -> Option<(TlsStream<Seated<TcpStream>>, Option<CommonName>)> {
+) -> Option<(TlsStream<TcpStream>, Option<CommonName>)> {
     let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {

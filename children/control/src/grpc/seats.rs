@@ -2,14 +2,10 @@
 //! there longest makes room; whoever has shown it stays. So those without a token, however many, keep out only each other.
 
 use std::collections::HashMap;
-use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 /// All seats of one listener. Cheap to clone.
@@ -42,8 +38,6 @@ pub(super) struct Seat {
     number: u64,
     seats: Seats,
     standing: Standing,
-    /// `None`: it has to be left.
-    leave: Option<oneshot::Receiver<()>>,
 }
 
 impl Standing {
@@ -61,8 +55,8 @@ impl Seats {
         Self { most, taken: Arc::default() }
     }
 
-    /// A seat for a connection that comes now; `None`: all are taken by others who may stay.
-    pub(super) fn take(&self, now: Instant) -> Option<Seat> {
+    /// A seat for a connection that comes now, and what tells when it has to be left; `None`: all are taken by others who may stay.
+    pub(super) fn take(&self, now: Instant) -> Option<(Seat, oneshot::Receiver<()>)> {
         let mut taken = self.lock();
         if taken.seats.len() >= self.most {
             let strangers = taken.seats.iter().filter(|(_, seat)| !seat.standing.is_known());
@@ -78,9 +72,9 @@ impl Seats {
         }
         taken.last += 1;
         let (number, standing) = (taken.last, Standing::default());
-        let (leave, left) = oneshot::channel();
+        let (leave, must_leave) = oneshot::channel();
         taken.seats.insert(number, Occupied { since: now, standing: standing.clone(), leave });
-        Some(Seat { number, seats: self.clone(), standing, leave: Some(left) })
+        Some((Seat { number, seats: self.clone(), standing }, must_leave))
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -92,15 +86,6 @@ impl Seat {
     pub(super) fn standing(&self) -> Standing {
         self.standing.clone()
     }
-
-    fn must_leave(&mut self, context: &mut Context<'_>) -> bool {
-        if let Some(leave) = &mut self.leave
-            && Pin::new(leave).poll(context).is_ready()
-        {
-            self.leave = None;
-        }
-        self.leave.is_none()
-    }
 }
 
 impl Drop for Seat {
@@ -109,79 +94,34 @@ impl Drop for Seat {
     }
 }
 
-/// What carries a connection, for as long as it has its seat.
-#[derive(Debug)]
-pub(super) struct Seated<C> {
-    carrier: C,
-    seat: Seat,
-}
-
-impl<C> Seated<C> {
-    pub(super) fn new(carrier: C, seat: Seat) -> Self {
-        Self { carrier, seat }
-    }
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for Seated<C> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.seat.must_leave(context) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        Pin::new(&mut self.carrier).poll_read(context, buffer)
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Seated<C> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.carrier).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.carrier).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.carrier).poll_shutdown(context)
-    }
-}
-
 /// For a handshake and the first call, also over a slow line; a new connection does not end one that is younger.
 const SOME_TIME: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, duplex};
-
     use super::*;
 
-    #[tokio::test]
-    async fn who_shows_nothing_makes_room_and_who_is_known_stays() {
+    #[test]
+    fn who_shows_nothing_makes_room_and_who_is_known_stays() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let seats = Seats::new(3);
-        let carrier = |seat| Seated::new(duplex(8).0, seat);
-        let mut known = carrier(seats.take(at(0)).expect("there is room"));
-        let mut first = carrier(seats.take(at(1)).expect("there is room"));
-        let second = carrier(seats.take(at(2)).expect("there is room"));
-        known.seat.standing().known();
+        let (known, mut known_leaves) = seats.take(at(0)).expect("there is room");
+        let (first, mut first_leaves) = seats.take(at(1)).expect("there is room");
+        let (second, _second_leaves) = seats.take(at(2)).expect("there is room");
+        known.standing().known();
         assert!(seats.take(at(2)).is_none(), "both strangers have only just come");
 
-        let third = carrier(seats.take(at(3)).expect("the first stranger makes room"));
-        let error = first.read_u8().await.expect_err("it has to leave");
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
-        assert_eq!(first.read_u8().await.expect_err("for good").kind(), io::ErrorKind::ConnectionAborted);
+        let (third, _third_leaves) = seats.take(at(3)).expect("the first stranger makes room");
+        assert_eq!(first_leaves.try_recv(), Ok(()));
         drop(first);
         assert_eq!(seats.lock().seats.len(), 3, "its seat was given on already");
 
-        second.seat.standing().known();
-        third.seat.standing().known();
+        second.standing().known();
+        third.standing().known();
         assert!(seats.take(at(999)).is_none(), "all are known");
         drop(second);
         let _fourth = seats.take(at(999)).expect("one has gone");
-        assert!(!known.seat.must_leave(&mut Context::from_waker(std::task::Waker::noop())));
+        assert_eq!(known_leaves.try_recv(), Err(oneshot::error::TryRecvError::Empty));
     }
 }

@@ -19,7 +19,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::world::{PAUSE, World};
-use super::{ANY_PORT, IDLE, local, plain, secured, started, with_token};
+use super::{ANY_PORT, IDLE, local, plain, secured, started, until, with_token};
 
 async fn health(channel: &Channel) -> ServingStatus {
     let asked = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await;
@@ -157,18 +157,13 @@ async fn there_are_not_more_connections_than_configured() {
     let connect = || tokio::net::TcpStream::connect(("127.0.0.1", super::port(&world)));
     // Two who say nothing keep nobody out who shows a token, however long they have been there.
     let (mut silent, _mute) = (connect().await.expect("room"), connect().await.expect("room"));
-    let known = async || loop {
+    let known = async || {
         let uri = format!("http://127.0.0.1:{}", super::port(&world));
-        let channel = tonic::transport::Endpoint::from_shared(uri).expect("an address").connect().await;
-        if let Ok(channel) = channel {
-            let mut client = ChildrenServiceClient::new(with_token(&channel, &token));
-            if client.list(ListChildrenRequest {}).await.is_ok() {
-                return client;
-            }
-        }
-        tokio::time::sleep(PAUSE).await;
+        let channel = tonic::transport::Endpoint::from_shared(uri).expect("an address").connect().await.ok()?;
+        let mut client = ChildrenServiceClient::new(with_token(&channel, &token));
+        client.list(ListChildrenRequest {}).await.is_ok().then_some(client)
     };
-    let (first, _second) = (known().await, known().await);
+    let (first, _second) = (until("let in", known).await, until("let in, too", known).await);
     let gone = async { while !matches!(silent.read(&mut [0u8; 64]).await, Ok(0) | Err(_)) {} };
     tokio::time::timeout(super::world::PATIENCE, gone).await.expect("it made room");
 
@@ -179,14 +174,9 @@ async fn there_are_not_more_connections_than_configured() {
         let read = tokio::time::timeout(super::world::PATIENCE, third.read(&mut byte)).await.expect("in time");
         !matches!(read, Ok(1..))
     };
-    while !hung_up().await {
-        tokio::time::sleep(PAUSE).await;
-    }
+    until("the third is hung up on", async || hung_up().await.then_some(())).await;
     drop(first);
-    // There is room again.
-    while hung_up().await {
-        tokio::time::sleep(PAUSE).await;
-    }
+    until("there is room again", async || (!hung_up().await).then_some(())).await;
     world.wait_log("control", "2 connections on TCP are open");
     assert_eq!(world.of("control").state, "running");
 }

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use tonic::Code;
 
 use super::world::{PATIENCE, World};
-use super::{ANY_PORT, IDLE, local, started};
+use super::{ANY_PORT, IDLE, local, started, until};
 
 #[tokio::test]
 async fn children_are_ordered_about_and_events_tell_of_it() {
@@ -186,12 +186,12 @@ async fn the_machine_is_started_anew_when_it_is_asked_for_and_not_called_off() {
     assert_eq!(none.code(), Code::FailedPrecondition, "{none}");
     daemon.reboot(RebootRequest { seconds: 300 }).await.expect("an administrator may");
     daemon.cancel_reboot(CancelRebootRequest {}).await.expect("there is time left");
-    let mut seen = Vec::new();
-    while seen.len() < 2 {
+    let seen = until("both are told", async || {
         let all = events.list(ListEventsRequest::default()).await.expect("told").into_inner().events;
-        seen = all.into_iter().map(|event| event.kind).filter(|kind| kind.starts_with("reboot")).collect();
-        tokio::time::sleep(super::world::PAUSE).await;
-    }
+        let kinds = all.into_iter().map(|event| event.kind).filter(|kind| kind.starts_with("reboot"));
+        Some(kinds.collect::<Vec<_>>()).filter(|seen| seen.len() >= 2)
+    });
+    let seen = seen.await;
     assert_eq!(seen, ["reboot-scheduled", "reboot-cancelled"]);
     assert!(!world.was_rebooted());
     daemon.reboot(RebootRequest { seconds: 0 }).await.expect("at once");

@@ -19,7 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
-use world::{PATIENCE, World};
+use world::{PATIENCE, PAUSE, World};
 
 /// A port that nobody else has, and no pages.
 const ANY_PORT: &str = "[web]\nlisten = []\n[grpc]\nlisten = \"127.0.0.1:0\"\n";
@@ -34,6 +34,19 @@ fn started(world: &mut World) {
     world.wait_state("control", "running");
     world.wait_log("control", "grpc: listening on 127.0.0.1:");
     world.wait("the socket", || world.dirs().runtime.join("grpc.sock").exists().then_some(()));
+}
+
+/// Looks again and again until there is something to see.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(seen) = look().await {
+                return seen;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
 }
 
 /// Over the Unix socket.

@@ -342,16 +342,19 @@ fn dhcpcd_sets_up_what_its_block_says() {
     world.until("DHCP gives the address again", || world.set().0 == by_dhcp);
 }
 
-#[test]
-fn an_address_that_no_server_gave_confirms_nothing() {
-    let Some(world) = World::with("an_address_that_no_server_gave_confirms_nothing", &[("dhcpcd", "--version")]) else {
-        return;
-    };
+/// A world in which dhcpcd has set the good address.
+fn fixed_by_dhcpcd(test: &str) -> Option<World> {
+    let world = World::with(test, &[("dhcpcd", "--version")])?;
     start_dhcpcd(&world, "");
-    let fixed = GOOD.replace("backend = \"rtnetlink\"\n", "");
-    world.configure(&fixed);
+    world.configure(&GOOD.replace("backend = \"rtnetlink\"\n", ""));
     world.start();
     world.until_state("confirmed");
+    Some(world)
+}
+
+#[test]
+fn an_address_that_no_server_gave_confirms_nothing() {
+    let Some(world) = fixed_by_dhcpcd("an_address_that_no_server_gave_confirms_nothing") else { return };
     // Nobody serves DHCP. At first the old address is still there, and the router answers through it; later dhcpcd takes one of
     // the link.
     world.reconfigure("interface = \"eth0\"\nconfirm_within = \"40s\"\n");
@@ -369,15 +372,7 @@ fn an_address_that_no_server_gave_confirms_nothing() {
 
 #[test]
 fn dhcpcd_is_told_of_what_was_taken_back_before_a_crash() {
-    let Some(world) = World::with("dhcpcd_is_told_of_what_was_taken_back_before_a_crash", &[("dhcpcd", "--version")])
-    else {
-        return;
-    };
-    start_dhcpcd(&world, "");
-    let fixed = GOOD.replace("backend = \"rtnetlink\"\n", "");
-    world.configure(&fixed);
-    world.start();
-    world.until_state("confirmed");
+    let Some(world) = fixed_by_dhcpcd("dhcpcd_is_told_of_what_was_taken_back_before_a_crash") else { return };
     let former = fs::read_to_string(world.etc("dhcpcd.conf")).expect("there");
     world.reconfigure(&BAD.replace("backend = \"rtnetlink\"\n", ""));
     world.until("the wrong address is set", || world.set().0 == ["192.168.99.9/24"]);

@@ -18,8 +18,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::accepted::Accepted;
 use super::legacy::Legacy;
-use super::probation::{Accepted, Probation};
 use super::service::Mirror;
 use super::{Origin, Receiver};
 use crate::peers::Peer;
@@ -99,8 +99,9 @@ impl Server {
             tokio::spawn(async move {
                 match timeout(HANDSHAKE, begun(stream, address, tls)).await {
                     Ok(Ok((carrier, origin))) => {
-                        let carrier = Probation::new(carrier, origin.accepted.clone(), share);
-                        let connection = Connection::new(carrier, origin, LONGEST_SILENCE, permit);
+                        let in_vain = origin.accepted.clone().in_vain();
+                        let place = (permit, share);
+                        let connection = Connection::new(carrier, origin, LONGEST_SILENCE, place).until(in_vain);
                         // Nobody takes it when the program ends.
                         let _ = sender.send(Ok(connection)).await;
                     }

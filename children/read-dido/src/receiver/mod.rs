@@ -1,8 +1,8 @@
 //! Puts what senders say to the outputs, and safe values when they are silent.
 
+mod accepted;
 mod connection;
 mod legacy;
-mod probation;
 mod service;
 
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use multus_proto::v1::MirrorResult;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout_at};
 
-use self::probation::Accepted;
+use self::accepted::Accepted;
 use crate::config::{self, Protocol, Valid};
 use crate::logic::link::{Link, Stream};
 use crate::peers::{Peer, Role};
@@ -296,29 +296,14 @@ const CONFIRM: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
-    use std::sync::atomic::Ordering;
-
     use multus_ipc::child::Heartbeat;
-    use multus_ipc::io::{self, Definition, LineKind, RequestReader, Writer};
-    use multus_ipc::map::{self, Mapping};
-    use multus_ipc::text::{Name, Text};
+    use multus_ipc::io::{self, Definition, RequestReader, Writer};
+    use multus_nettest::lines::{self, page};
 
     use super::*;
 
-    fn page(words: usize, header: [u64; 3]) -> (Mapping, Mapping) {
-        let fd = map::memfd(c"test", words).expect("memory");
-        let page = Mapping::writable(fd.as_fd()).expect("own memory");
-        for (word, value) in page.words().iter().zip(header) {
-            word.store(value, Ordering::Relaxed);
-        }
-        (page, Mapping::writable(fd.as_fd()).expect("own memory"))
-    }
-
     fn output(name: &str) -> Definition {
-        let (name, owner) = (Text::new(name), Name::new("read-dido"));
-        let kind = LineKind::DigitalOutput;
-        Definition { name, unit: Text::EMPTY, owner, kind, safe: 0.0, lowest: 0.0, highest: 1.0 }
+        lines::output(name, "read-dido")
     }
 
     #[test]
